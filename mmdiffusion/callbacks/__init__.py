@@ -1,0 +1,8 @@
+"""When something is averaged, drawn, measured or saved."""
+
+from mmdiffusion.callbacks.draws import Draw
+from mmdiffusion.callbacks.ema import EMA
+from mmdiffusion.callbacks.evaluate import Evaluate
+from mmdiffusion.callbacks.samples import LogSamples
+
+__all__ = ["EMA", "Draw", "Evaluate", "LogSamples"]

@@ -1,0 +1,97 @@
+"""Drawing many samples from a method: batch by batch, shared among processes, with a progress bar."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from lightning import Trainer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from torch import Tensor
+
+from mmdiffusion.data.base import DataModule
+from mmdiffusion.methods.base import Method
+from mmdiffusion.types import Batch, LabelSpec
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One kind of sample.
+
+    Args:
+        given: Names of the modalities taken from the data; the method draws the others.
+    """
+
+    given: list[str]
+
+
+def conditions(data: DataModule, draw: Draw, num_samples: int) -> Batch:
+    """Values of the given modalities for samples 0, 1, ...: labels in turn, anything else from the test split in turn.
+
+    Args:
+        data: The data module.
+        draw: What is given.
+        num_samples: Number of samples.
+
+    Raises:
+        ValueError: if the data lacks a modality that should be given.
+    """
+    columns, order = data.columns("test"), torch.arange(num_samples)
+    values: Batch = {}
+    for name in draw.given:
+        spec = data.spec.get(name)
+        if spec is None:
+            raise ValueError(f"draws: given is {name!r}, expected some of {', '.join(data.spec)}")
+        if isinstance(spec, LabelSpec):
+            values[name] = order % spec.num_classes
+        else:
+            values[name] = take(columns[name], order % len(columns[name]))
+    return values
+
+
+def take(values: Tensor | list[str], rows: Tensor) -> Tensor | list[str]:
+    """Some of the values of a column."""
+    return values[rows] if isinstance(values, Tensor) else [values[int(row)] for row in rows]
+
+
+def draw_samples(
+    trainer: Trainer,
+    method: Method,
+    given: Batch,
+    indices: Sequence[int],
+    batch_size: int,
+    description: str,
+) -> Iterator[Batch]:
+    """Draw the samples of these indices.
+
+    Sample i depends on i alone: processes may share the indices out as they like.
+
+    Args:
+        trainer: Its precision is used, and its first process shows progress.
+        method: Draws.
+        given: Values of the given modalities, by sample index.
+        indices: Samples to draw.
+        batch_size: Samples at a time.
+        description: Name of the progress bar.
+    """
+    with sampling_progress(trainer) as progress:
+        task = progress.add_task(description, total=len(indices))
+        for start in range(0, len(indices), batch_size):
+            seeds = list(indices[start : start + batch_size])
+            condition = {name: take(values, torch.tensor(seeds)) for name, values in given.items()}
+            with trainer.precision_plugin.forward_context():
+                samples = method.sample(condition, seeds=seeds)
+            progress.advance(task, len(seeds))
+            yield samples
+
+
+def sampling_progress(trainer: Trainer) -> Progress:
+    """Progress bar of a sampling run; silent on other processes and where the trainer shows no progress."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        disable=not trainer.is_global_zero or trainer.progress_bar_callback is None,
+    )

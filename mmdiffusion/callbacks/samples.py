@@ -1,0 +1,101 @@
+"""LogSamples: writes what the model draws as picture files."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torchvision.utils import make_grid, save_image
+
+from mmdiffusion.callbacks.draws import Draw, conditions, draw_samples
+from mmdiffusion.data.base import DataModule
+from mmdiffusion.methods.base import Method
+from mmdiffusion.types import Batch
+
+GRID_PIXELS = 640
+"""Side of a picture of many samples, at most."""
+
+
+class LogSamples(Callback):
+    """Writes sample grids into the run's `samples/` while it trains, and one file a sample in `predict`.
+
+    Grids with a given label have one column a class; grids with a drawn label are sorted by it.
+
+    Args:
+        draws: Kinds of samples by name: what is given, the rest is drawn.
+        num_samples: Samples in a grid.
+        every_n_steps: Optimizer steps between grids; one is written at the end in any case.
+    """
+
+    def __init__(self, draws: dict[str, Draw], num_samples: int = 100, every_n_steps: int = 1000) -> None:
+        if num_samples < 1 or every_n_steps < 1:
+            raise ValueError(
+                f"num_samples is {num_samples}, every_n_steps is {every_n_steps}: expected at least 1 of each"
+            )
+        self.draws = draws
+        self.num_samples = num_samples
+        self.every_n_steps = every_n_steps
+        self._last_step = 0
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write grids when enough steps have passed since the last; averaged weights are in place in validation."""
+        if not trainer.sanity_checking and trainer.global_step >= self._last_step + self.every_n_steps:
+            self._write_grids(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the final grids."""
+        if trainer.global_step != self._last_step:
+            self._write_grids(trainer, pl_module)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write each predicted sample at its own size, named by its index and label."""
+        folder = Path(trainer.default_root_dir) / "samples" / "predict"
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, index in enumerate(outputs["index"].tolist()):
+            label = f"-label-{int(outputs['label'][i])}" if "label" in outputs else ""
+            save_image(to_unit(outputs["image"][i]), folder / f"{index:05d}{label}.png")
+
+    def _write_grids(self, trainer: Trainer, method: LightningModule) -> None:
+        data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        assert isinstance(method, Method) and isinstance(data, DataModule)
+        self._last_step = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir) / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, draw in self.draws.items():
+            given = conditions(data, draw, self.num_samples)
+            batches = list(draw_samples(trainer, method, given, range(self.num_samples), 250, f"drawing {name}"))
+            columns = getattr(data.spec.get("label"), "num_classes", 10)
+            save_grid(batches, folder / f"step-{trainer.global_step:06d}-{name}.png", columns, "label" in given)
+
+
+def save_grid(batches: list[Batch], path: Path, columns: int, is_ordered: bool) -> None:
+    """Write samples as one picture.
+
+    Args:
+        batches: The samples.
+        path: PNG file.
+        columns: Samples in a row.
+        is_ordered: Keep their order; otherwise they are sorted by label, where they have one.
+    """
+    image = torch.cat([to_unit(b["image"]) for b in batches])  # pyright: ignore[reportArgumentType]
+    if not is_ordered and "label" in batches[0]:
+        image = image[torch.cat([b["label"] for b in batches]).argsort(stable=True).cpu()]  # pyright: ignore
+    zoom = max(1, GRID_PIXELS // (columns * image.shape[-1]))
+    image = image.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
+    save_image(make_grid(image, columns, padding=2, pad_value=0.5), path)
+
+
+def to_unit(image: Tensor) -> Tensor:
+    """Images in [-1, 1] as [0, 1] float32 on the CPU."""
+    return ((image.float().cpu() + 1) / 2).clamp(0, 1)

@@ -1,0 +1,140 @@
+"""The command line: `mmdiffusion fit | validate | test | predict`, on LightningCLI."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+
+import mmdiffusion.callbacks
+import mmdiffusion.data
+import mmdiffusion.diffusion
+import mmdiffusion.methods
+import mmdiffusion.metrics
+import mmdiffusion.nn  # noqa: F401  imported, so that class names need no module in a configuration
+from mmdiffusion.data.base import DataModule
+from mmdiffusion.methods.base import Method
+from mmdiffusion.runs import CHECKPOINT, CONFIG, check_checkpoint, existing_run, new_run
+
+USAGE = """usage: mmdiffusion {fit,validate,test,predict} ...
+
+  mmdiffusion fit -c CONFIG [-c OVERLAY ...] [--run FOLDER] [--section.key VALUE ...]
+  mmdiffusion test --run FOLDER          also validate and predict; --ckpt_path takes another checkpoint
+  mmdiffusion fit --help                 every setting
+  mmdiffusion fit -c CONFIG --print_config
+
+A run is one folder: config.yaml, checkpoints/, metrics.csv, metrics.json, samples/.
+"""
+COMMANDS = ("fit", "validate", "test", "predict")
+
+
+class MMDiffusionCLI(LightningCLI):
+    """LightningCLI in subclass mode, with one run in one folder.
+
+    Args:
+        run: Folder of the run.
+        args: Arguments, the subcommand first.
+        subcommand: `None` only builds the objects (notebooks, tests).
+    """
+
+    def __init__(self, run: Path, args: ArgsType, *, execute: bool = True) -> None:
+        self.run_folder = run
+        super().__init__(
+            Method,
+            DataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            run=execute,
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The one link: what the data is, told to the model."""
+        parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a checkpoint of another method before anything is built."""
+        checkpoint = self._get(self.config, "ckpt_path")
+        if checkpoint is not None:
+            check_checkpoint(checkpoint, self._get(self.config, "model").class_path)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer writes into the run's folder; only `fit` starts its log."""
+        is_fit = self.subcommand == "fit"
+        if not is_fit:
+            self.save_config_callback = None
+        logger = CSVLogger(save_dir=self.run_folder, name="", version="") if is_fit else False
+        return super().instantiate_trainer(**kwargs, default_root_dir=self.run_folder, logger=logger)
+
+
+def split_run(args: list[str]) -> tuple[str | None, list[str]]:
+    """Take `--run FOLDER` (or `--run=FOLDER`) out of the arguments.
+
+    Raises:
+        ValueError: if the folder is missing.
+    """
+    run, rest, words = None, [], iter(args)
+    for word in words:
+        if word == "--run":
+            run = next(words, None)
+            if run is None:
+                raise ValueError("--run is empty: expected a folder")
+        elif word.startswith("--run="):
+            run = word.removeprefix("--run=")
+        else:
+            rest.append(word)
+    return run, rest
+
+
+def first_config(args: list[str]) -> str | None:
+    """Path of the first configuration file among the arguments."""
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        if word in ("-c", "--config"):
+            return following
+        if word.startswith("--config="):
+            return word.removeprefix("--config=")
+    return None
+
+
+def execute(args: list[str]) -> None:
+    """Run one command.
+
+    Args:
+        args: Arguments as typed.
+
+    Raises:
+        ValueError: for a mistake in them.
+    """
+    run, (command, *rest) = split_run(args)
+    if command not in COMMANDS:
+        raise ValueError(f"the command is {command!r}: expected one of {', '.join(COMMANDS)}, before any option")
+    if command == "fit":
+        MMDiffusionCLI(new_run(run, first_config(rest)), [command, *rest])
+        return
+    if run is None:
+        folder, given = Path("runs") / "unnamed", []
+    else:
+        folder = existing_run(run)
+        given = ["--config", str(folder / CONFIG)]
+        if not any(word.startswith("--ckpt_path") for word in rest):
+            given += ["--ckpt_path", str(folder / CHECKPOINT)]
+    MMDiffusionCLI(folder, [command, *given, *rest])
+
+
+def main() -> None:
+    """Entry point of the `mmdiffusion` command: the user's mistakes end in one message and status 2."""
+    args = sys.argv[1:]
+    sys.argv = sys.argv[:1]  # LightningCLI warns when it is handed arguments while the command line has some
+    if not args or args[0] in ("-h", "--help"):
+        sys.stdout.write(USAGE)
+        return
+    try:
+        execute(args)
+    except ValueError as error:
+        sys.stderr.write(f"mmdiffusion: error: {error}\n")
+        sys.exit(2)

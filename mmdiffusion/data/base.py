@@ -1,0 +1,109 @@
+"""What every data module shares: splits in memory, loaders, and the description of its modalities."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mmdiffusion.types import Batch, DataSpec
+
+Split = Literal["train", "val", "test"]
+
+
+class Arrays(Dataset):
+    """A split that fits in memory: tensors and lists of equal length, fetched a whole batch at a time.
+
+    Args:
+        columns: Modality name to values; `index` is added when missing.
+    """
+
+    def __init__(self, columns: Batch) -> None:
+        sizes = {len(values) for values in columns.values()}
+        assert len(sizes) == 1, f"columns of different lengths: {sizes}"
+        (self.size,) = sizes
+        self.columns = {"index": torch.arange(self.size)} | columns
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return self.size
+
+    def __getitem__(self, index: int) -> dict:
+        """One sample."""
+        return {name: values[index] for name, values in self.columns.items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """A batch at once, which the loader takes as it is."""
+        rows = torch.as_tensor(indices)
+        return {
+            name: values[rows] if isinstance(values, Tensor) else [values[i] for i in indices]
+            for name, values in self.columns.items()
+        }
+
+
+class DataModule(LightningDataModule, ABC):
+    """A data set in three splits.
+
+    Args:
+        batch_size: Samples per step and process, at least 1.
+        eval_batch_size: Samples per batch in validation, test and prediction, at least 1.
+        seed: Seed of the order of the training samples.
+    """
+
+    def __init__(self, batch_size: int, eval_batch_size: int, seed: int) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}: expected at least 1")
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+
+    @property
+    @abstractmethod
+    def spec(self) -> DataSpec:
+        """The modalities of a batch."""
+
+    @abstractmethod
+    def split(self, name: Split) -> Dataset:
+        """One split of the data."""
+
+    def columns(self, name: Split) -> Batch:
+        """All values of a split that fits in memory, by modality.
+
+        Raises:
+            ValueError: if the split is read from disk sample by sample.
+        """
+        split = self.split(name)
+        if not isinstance(split, Arrays):
+            raise ValueError(f"{type(self).__name__}: the {name} split is not in memory, expected Arrays")
+        return split.columns
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled training batches; the last, smaller one of an epoch is dropped.
+
+        Raises:
+            ValueError: if the split does not fill one batch.
+        """
+        dataset = self.split("train")
+        size = len(dataset)  # pyright: ignore[reportArgumentType]
+        if self.batch_size > size:
+            raise ValueError(f"batch_size is {self.batch_size}: expected at most {size}, the training samples")
+        order = torch.Generator().manual_seed(self.seed)
+        return self._loader(dataset, self.batch_size, shuffle=True, drop_last=True, generator=order)
+
+    def val_dataloader(self) -> DataLoader:
+        """The validation split in order."""
+        return self._loader(self.split("val"), self.eval_batch_size)
+
+    def test_dataloader(self) -> DataLoader:
+        """The test split in order."""
+        return self._loader(self.split("test"), self.eval_batch_size)
+
+    def predict_dataloader(self) -> DataLoader:
+        """The test split in order: its conditions are what samples are drawn for."""
+        return self.test_dataloader()
+
+    def _loader(self, dataset: Dataset, batch_size: int, **options: object) -> DataLoader:
+        return DataLoader(dataset, batch_size, collate_fn=lambda batch: batch, **options)  # pyright: ignore

@@ -1,0 +1,122 @@
+"""What every method shares: steps, seeding, the optimizer and its schedule."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from mmdiffusion.seeding import step_generator
+from mmdiffusion.types import Batch
+
+
+class Method(LightningModule, ABC):
+    """One paper: how it trains and how it samples.
+
+    Random numbers of training are drawn from (seed, rank, batch), those of sampling from (seed, sample index); the
+    global random state is never used.
+
+    Args:
+        optimizer: Makes the optimizer from the trained parameters.
+        warmup_steps: Steps over which the learning rate rises; it then falls to zero along a half cosine.
+        seed: Seed of every draw in training and sampling.
+    """
+
+    def __init__(self, optimizer: OptimizerCallable, warmup_steps: int, seed: int) -> None:
+        super().__init__()
+        self.make_optimizer = optimizer
+        self.warmup_steps = warmup_steps
+        self.seed = seed
+
+    @abstractmethod
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Named terms of the loss, means over the batch; `loss` is what is minimised.
+
+        Args:
+            batch: A batch of the data module.
+            generator: Source of every draw, on the module's device.
+        """
+
+    @abstractmethod
+    def sample(
+        self,
+        condition: Batch,
+        *,
+        seeds: Sequence[int],
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> Batch:
+        """Draw samples.
+
+        Args:
+            condition: Known modalities; empty when nothing is given.
+            seeds: One number per sample, usually its index: the sample depends on it and on the method's seed alone.
+            steps: Sampling steps; `None` takes the method's own.
+            guidance: Guidance scale; `None` takes the method's own.
+
+        Returns:
+            A batch with the drawn and the given modalities.
+        """
+
+    # Lightning -------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        """One training step with noise from (seed, rank, number of the batch in the run)."""
+        terms = self.losses(batch, self._generator("train", self.trainer.fit_loop.total_batch_idx))
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        return terms["loss"]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss with the same noise at every validation, so that its curve compares one step with another."""
+        terms = self.losses(batch, self._generator("validation", batch_idx))
+        size = len(batch["index"])
+        self.log_dict({f"val/{name}": value for name, value in terms.items()}, batch_size=size, sync_dist=True)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Nothing: tests are what the Evaluate callback measures."""
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:  # noqa: ARG002
+        """Draw one sample for each condition of the batch."""
+        seeds = [int(index) for index in batch["index"]]
+        return self.sample({k: v for k, v in batch.items() if k != "index"}, seeds=seeds)
+
+    def configure_optimizers(self) -> dict:
+        """The optimizer over everything that trains, with its schedule by step."""
+        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        num_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, self.warmup_steps, num_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of all gradients; Lightning's own refuses fused optimizers, which bfloat16 does not need."""
+        assert gradient_clip_algorithm in (None, "norm"), "only clipping by norm is supported"
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
+    def _generator(self, purpose: str, batch: int) -> torch.Generator:
+        rank, world_size = self.global_rank, self.trainer.world_size
+        return step_generator(self.seed, purpose, batch, rank=rank, world_size=world_size, device=self.device)
+
+
+def warmup_cosine(step: int, warmup_steps: int, num_steps: int) -> float:
+    """Factor of the learning rate: linear up to 1, then half a cosine down to 0 (Loshchilov & Hutter 2017).
+
+    Args:
+        step: Steps taken.
+        warmup_steps: Length of the rise.
+        num_steps: Length of the training.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    share = (step - warmup_steps) / max(1, num_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))

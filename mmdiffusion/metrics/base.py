@@ -1,0 +1,60 @@
+"""The contract between a metric and the callback that feeds it."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class SampleMetric(Metric):
+    """A number about generated samples, together with the protocol that makes it comparable.
+
+    A caller reads `inputs` to know which entries of a batch to hand to `update`, in that order and by position. States
+    are created in the constructor, so a process that saw no sample takes part in `compute` like any other.
+
+    Attributes:
+        inputs: Names of the batch entries that `update` takes, for example `("image",)`.
+        uses_reference: Whether `update(..., real=True)` must also be fed with real samples.
+        num_samples: Samples behind the last computed value, over all processes; 0 before `compute`.
+    """
+
+    inputs: ClassVar[tuple[str, ...]]
+    uses_reference: ClassVar[bool] = False
+    full_state_update: bool | None = False
+    num_samples: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_samples = 0
+
+    @abstractmethod
+    def name(self) -> str:
+        """Name under which the value is logged, with what it depends on in brackets: `fid[digits-cnn]`."""
+
+    @abstractmethod
+    def protocol(self) -> dict[str, str | int | float]:
+        """How the last value was obtained: extractor or judge, number of samples, number of references, seeds."""
+
+    def fit(self, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]) -> None:
+        """Prepare the extractor or judge; called once, with the real training split and never with samples.
+
+        Args:
+            images: (b c h w) real training images in [-1, 1].
+            labels: (b,) their classes.
+        """
+
+    def reset(self) -> None:
+        """Forget every sample and reference; what `fit` learned stays."""
+        super().reset()
+        self.num_samples = 0
+
+    def reset_samples(self) -> None:
+        """Forget the samples and keep the references, to measure another set of samples against them."""
+        self.reset()
+
+    @property
+    def update_called(self) -> bool:
+        """Always true: an empty process is legal, and an altogether empty metric is an error raised by `compute`."""
+        return True

@@ -1,0 +1,6 @@
+"""Networks: learnable weights that any method could use."""
+
+from mmdiffusion.nn.denoiser import Denoised, Denoiser, Level
+from mmdiffusion.nn.modalities import MiddleLabelHead, OutputLabelHead
+
+__all__ = ["Denoised", "Denoiser", "Level", "MiddleLabelHead", "OutputLabelHead"]

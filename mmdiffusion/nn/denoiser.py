@@ -1,0 +1,296 @@
+"""The denoiser every method stands on: an hourglass transformer over a 1-D or 2-D grid of tokens."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmdiffusion.nn.layers import Block, Rotation, TimeEmbedding, modulate, rotary_angles, zero_init
+from mmdiffusion.types import Condition
+
+Grid = Float[Tensor, "b *grid d"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the hourglass.
+
+    Args:
+        width: Width of its tokens, a multiple of `heads`.
+        depth: Blocks on the way down and again on the way up; on the last level, the middle, once.
+        heads: Attention heads.
+    """
+
+    width: int
+    depth: int
+    heads: int
+
+
+class Denoised(NamedTuple):
+    """Output of the denoiser.
+
+    Attributes:
+        prediction: Channels last, shaped as the input grid; `None` when the pass stopped early (`until`).
+        taps: Features by name, channels last: `down.0`, ..., `mid`, ..., `up.0`.
+        query: The query tokens after the middle; `None` where none were given.
+    """
+
+    prediction: Grid | None
+    taps: dict[str, Grid]
+    query: Float[Tensor, "b q d"] | None
+
+
+class Denoiser(nn.Module):
+    """Hourglass transformer: levels of blocks, tokens merged by 2 along each axis between them, a skip per level.
+
+    One level is a plain DiT (Peebles & Xie 2023, arXiv 2212.09748); merging and skips follow Hourglass Diffusion
+    Transformers (Crowson et al. 2024, arXiv 2401.11605). It is not told what it denoises: patches of an image, music
+    tokens, latents. Zero-initialised gates and output make the fresh network predict 0.
+
+    Args:
+        grid: Tokens along each axis, one or two axes.
+        channels: Channels of an input token.
+        out_channels: Channels of an output token.
+        vector_width: Width of `condition.vector`; `None` when there is none.
+        levels: From the finest to the middle.
+        context_width: Width of `condition.tokens`; `None` for no cross-attention.
+        query_width: Width of query tokens; `None` when there are none.
+        num_times: Times per sample: one, or one per modality. A query has one more, the last.
+        embedding_width: Width of the vector that modulates every block.
+        positions: Rotary angles in every attention, or one learned vector per token at the input.
+    """
+
+    def __init__(
+        self,
+        grid: tuple[int, ...],
+        channels: int,
+        out_channels: int,
+        vector_width: int | None,
+        levels: list[Level],
+        context_width: int | None = None,
+        query_width: int | None = None,
+        num_times: int = 1,
+        embedding_width: int = 256,
+        positions: Literal["rotary", "learned"] = "rotary",
+    ) -> None:
+        super().__init__()
+        check_levels(grid, levels)
+        self.grid, self.levels, self.num_times = grid, levels, num_times
+        self.grids = [tuple(size >> i for size in grid) for i in range(len(levels))]
+        finest, num_merged = levels[0].width, 2 ** len(grid)
+
+        self.times = nn.ModuleList(TimeEmbedding(embedding_width) for _ in range(num_times))
+        self.vector = None if vector_width is None else nn.Linear(vector_width, embedding_width)
+        self.has_context = context_width is not None
+        self.embed = nn.Linear(channels, finest)
+        self.position = nn.Parameter(0.02 * torch.randn(1, *grid, finest)) if positions == "learned" else None
+        self.rotary = positions == "rotary"
+        for i, (level, size) in enumerate(zip(levels, self.grids, strict=True)):
+            for name, table in zip(("cosine", "sine"), rotary_angles(size, level.width // level.heads), strict=True):
+                self.register_buffer(f"{name}_{i}", table, persistent=False)
+
+        def blocks(level: Level) -> nn.ModuleList:
+            return nn.ModuleList(
+                Block(level.width, level.heads, embedding_width, context_width) for _ in range(level.depth)
+            )
+
+        self.down = nn.ModuleList(blocks(level) for level in levels[:-1])
+        self.middle = blocks(levels[-1])
+        self.up = nn.ModuleList(blocks(level) for level in levels[:-1])
+        pairs = list(zip(levels[:-1], levels[1:], strict=True))
+        self.merge = nn.ModuleList(nn.Linear(num_merged * fine.width, coarse.width) for fine, coarse in pairs)
+        self.split = nn.ModuleList(nn.Linear(coarse.width, num_merged * fine.width) for fine, coarse in pairs)
+        self.skip = nn.ParameterList(nn.Parameter(torch.full((fine.width,), 0.5)) for fine, _ in pairs)
+        self.out_modulation = zero_init(nn.Linear(embedding_width, 2 * finest))
+        self.out = zero_init(nn.Linear(finest, out_channels))
+
+        self.query_time, self.query_embed = None, None
+        if query_width is not None:
+            self.query_time = TimeEmbedding(embedding_width)
+            self.query_embed = nn.Linear(query_width, finest)
+            self.query_merge = nn.ModuleList(nn.Linear(fine.width, coarse.width) for fine, coarse in pairs)
+            self.query_out = nn.Linear(levels[-1].width, query_width)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "b *grid channels"],
+        time: Float[Tensor, "b *m"],
+        condition: Condition,
+        *,
+        query: Float[Tensor, "b q query_width"] | None = None,
+        until: str | None = None,
+    ) -> Denoised:
+        """Predict from noisy tokens.
+
+        Args:
+            tokens: Noisy tokens, channels last.
+            time: t / T in [0, 1]: one per sample, or one per modality (b m); with a query its own time is the last.
+            condition: What else is known.
+            query: Query tokens, which join the attention of the way down and of the middle.
+            until: Name of the tap to stop at: no later weight is used and there is no prediction.
+
+        Raises:
+            ValueError: if the inputs do not fit the constructor, or `until` names no tap.
+        """
+        self._check(tokens, time, condition, query, until)
+        vector, query_vector = self._vectors(time, condition, query)
+        taps: dict[str, Tensor] = {}
+        x = self.embed(tokens)
+        if self.position is not None:
+            x = x + self.position
+        carried = None if self.query_embed is None or query is None else self.query_embed(query)
+
+        for i, blocks in enumerate([*self.down, self.middle]):
+            if i > 0:
+                x = self.merge[i - 1](merge_tokens(x))
+                carried = None if carried is None else self.query_merge[i - 1](carried)
+            x, carried = self._run(blocks, i, x, vector, condition, carried, query_vector)
+            name = "mid" if i == len(self.down) else f"down.{i}"
+            taps[name] = x
+            if until == name:
+                return Denoised(None, taps, self._query_output(carried, name))
+        query_output = self._query_output(carried, "mid")
+
+        for i in reversed(range(len(self.down))):
+            x = torch.lerp(taps[f"down.{i}"].to(x.dtype), split_tokens(self.split[i](x), len(self.grid)), self._mix(i, x))
+            x, _ = self._run(self.up[i], i, x, vector, condition, None, None)
+            taps[f"up.{i}"] = x
+            if until == f"up.{i}":
+                return Denoised(None, taps, query_output)
+
+        shift, scale = self.out_modulation(vector).reshape(len(x), *[1] * len(self.grid), -1).chunk(2, dim=-1)
+        return Denoised(self.out(modulate(x, shift, scale)), taps, query_output)
+
+    @property
+    def tap_names(self) -> list[str]:
+        """Names of the taps in the order they are computed."""
+        count = len(self.levels) - 1
+        return [*(f"down.{i}" for i in range(count)), "mid", *(f"up.{i}" for i in reversed(range(count)))]
+
+    @property
+    def tap_widths(self) -> dict[str, int]:
+        """Width of each tap, by name."""
+        widths = [level.width for level in self.levels]
+        return dict(zip(self.tap_names, [*widths, *reversed(widths[:-1])], strict=True))
+
+    def flops(self) -> int:
+        """Multiply-adds of matrix products of one forward pass of one sample, times 2, without query and context."""
+        total = 2 * self.embed.weight.numel() * prod(self.grid) + 2 * self.out.weight.numel() * prod(self.grid)
+        total += 2 * sum(w.numel() for m in [*self.times, self.out_modulation] for w in m.parameters() if w.ndim == 2)
+        total += 0 if self.vector is None else 2 * self.vector.weight.numel()
+        for i, level in enumerate(self.levels):
+            num_tokens, is_middle = prod(self.grids[i]), i == len(self.levels) - 1
+            block = 2 * 12 * level.width**2 * num_tokens + 4 * num_tokens**2 * level.width
+            block += 2 * 6 * level.width * self.out_modulation.in_features
+            total += block * level.depth * (1 if is_middle else 2)
+            if not is_middle:
+                coarse = prod(self.grids[i + 1])
+                total += 2 * coarse * (self.merge[i].weight.numel() + self.split[i].weight.numel())
+        return total
+
+    # Parts of the pass -----------------------------------------------------------------------------------------
+
+    def _run(
+        self,
+        blocks: nn.Module,
+        level: int,
+        x: Grid,
+        vector: Tensor,
+        condition: Condition,
+        query: Tensor | None,
+        query_vector: Tensor | None,
+    ) -> tuple[Grid, Tensor | None]:
+        grid = x.shape[1:-1]
+        x = x.flatten(1, -2)
+        for block in blocks:
+            x, query = block(x, vector, self._rotation(level), condition.tokens, condition.mask, query, query_vector)
+        return x.unflatten(1, grid), query
+
+    def _rotation(self, level: int) -> Rotation | None:
+        return (self.get_buffer(f"cosine_{level}"), self.get_buffer(f"sine_{level}")) if self.rotary else None
+
+    def _mix(self, level: int, like: Tensor) -> Tensor:
+        return self.skip[level].to(like.dtype)
+
+    def _vectors(self, time: Tensor, condition: Condition, query: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        columns = time[:, None] if time.ndim == 1 else time
+        vector = sum((embed(columns[:, i]) for i, embed in enumerate(self.times)), start=torch.zeros(()))
+        if self.vector is not None:
+            vector = vector + self.vector(condition.vector)
+        query_vector = None
+        if query is not None and self.query_time is not None:
+            query_vector = nn.functional.silu(self.query_time(columns[:, -1]))
+        return nn.functional.silu(vector), query_vector
+
+    def _query_output(self, carried: Tensor | None, name: str) -> Tensor | None:
+        return self.query_out(carried) if carried is not None and name == "mid" else None
+
+    def _check(
+        self,
+        tokens: Tensor,
+        time: Tensor,
+        condition: Condition,
+        query: Tensor | None,
+        until: str | None,
+    ) -> None:
+        if tuple(tokens.shape[1:-1]) != self.grid:
+            raise ValueError(f"tokens has grid {tuple(tokens.shape[1:-1])}: expected {self.grid}")
+        for name, given, wanted in (
+            ("condition.vector", condition.vector, self.vector is not None),
+            ("condition.tokens", condition.tokens, self.has_context),
+        ):
+            if (given is not None) != wanted:
+                raise ValueError(f"{name} is {'given' if not wanted else 'missing'}: the denoiser was built the other way")
+        if query is not None and self.query_time is None:
+            raise ValueError("query is given, but query_width is None: expected a denoiser built with query_width")
+        num_times = 1 if time.ndim == 1 else time.shape[1]
+        if num_times != self.num_times + (query is not None):
+            raise ValueError(
+                f"time has {num_times} columns: expected num_times = {self.num_times}, one more with a query"
+            )
+        if until is not None and until not in self.tap_names:
+            raise ValueError(f"until is {until!r}: expected one of {', '.join(self.tap_names)}")
+
+
+def check_levels(grid: tuple[int, ...], levels: list[Level]) -> None:
+    """Check that the levels can be built over the grid.
+
+    Raises:
+        ValueError: naming the field, the value and what was expected.
+    """
+    if len(grid) not in (1, 2):
+        raise ValueError(f"grid is {grid}: expected one or two axes")
+    if not levels:
+        raise ValueError("levels is empty: expected at least one level, the middle")
+    factor = 2 ** (len(levels) - 1)
+    for size in grid:
+        if size % factor or size < factor:
+            raise ValueError(
+                f"grid is {grid}, levels has {len(levels)}: each axis is halved {len(levels) - 1} times, so expected "
+                f"multiples of {factor}; change the image size, the patch size or the number of levels"
+            )
+    for i, level in enumerate(levels):
+        if min(level.width, level.depth, level.heads) < 1 or level.width % level.heads:
+            raise ValueError(f"levels[{i}] is {level}: expected positive numbers and a width that heads divides")
+
+
+def merge_tokens(x: Grid) -> Grid:
+    """Put neighbours (2, or 2 x 2) side by side in the channels."""
+    if x.ndim == 3:
+        return rearrange(x, "b (n i) d -> b n (i d)", i=2)
+    return rearrange(x, "b (h i) (w j) d -> b h w (i j d)", i=2, j=2)
+
+
+def split_tokens(x: Grid, num_axes: int) -> Grid:
+    """Inverse of `merge_tokens`."""
+    if num_axes == 1:
+        return rearrange(x, "b n (i d) -> b (n i) d", i=2)
+    return rearrange(x, "b h w (i j d) -> b (h i) (w j) d", i=2, j=2)
+
+
+def prod(sizes: tuple[int, ...]) -> int:
+    """Product of sizes."""
+    return int(torch.tensor(sizes).prod())

@@ -1,0 +1,79 @@
+"""Names shared by every room: axis legend, batches, conditions and modality specs.
+
+Axis legend of the shape annotations:
+
+    b  batch            c  channels           h w  height and width (pixels or tokens)
+    n  tokens           d  width              m    modalities (one time each)
+    k  classes          q  query tokens
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Batch = dict[str, Tensor | list[str]]
+"""One batch: modality name to tensor or list of strings.
+
+`image` (b c h w, in [-1, 1]), `label` (b, int64), `caption` (list of b strings), `index` (b, the sample's number in its
+split). Samples drawn by a method come back in the same form.
+"""
+
+
+class Condition(NamedTuple):
+    """What the denoiser is told besides the noisy tokens and the time.
+
+    Attributes:
+        vector: One vector per sample, added to the time embedding; `None` for none.
+        tokens: Context tokens for cross-attention; `None` for none.
+        mask: True where a context token counts; `None` counts all.
+    """
+
+    vector: Float[Tensor, "b d"] | None = None
+    tokens: Float[Tensor, "b n d"] | None = None
+    mask: Bool[Tensor, "b n"] | None = None
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """Images in [-1, 1].
+
+    Args:
+        channels: Colour channels: 1 grey, 3 RGB.
+        size: Height and width in pixels.
+        num_levels: Distinct values of a channel in the source (256 for 8-bit files), the bins of a likelihood.
+    """
+
+    channels: int
+    size: int
+    num_levels: int = 256
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """One class out of several.
+
+    Args:
+        num_classes: Number of classes; labels run from 0 to `num_classes - 1`.
+        names: Class names in label order; empty when they have none.
+    """
+
+    num_classes: int
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """Captions, as Python strings.
+
+    Args:
+        max_words: Longest caption in words.
+    """
+
+    max_words: int
+
+
+Spec = ImageSpec | LabelSpec | TextSpec
+DataSpec = dict[str, Spec]
+"""Modality name to its description: what a data module offers and a method is built for."""

@@ -1,0 +1,78 @@
+"""One process of `test_two_processes.py`: feeds its share of fixed data to every metric and writes what it computed.
+
+python worker.py RANK WORLD STORE OUT
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from mmdiffusion.metrics import (
+    ClassificationAccuracy,
+    FrechetDistance,
+    InceptionScore,
+    Judge,
+    JudgedAccuracy,
+    SmallClassifier,
+)
+
+NUM_IMAGES = 61
+SHARES = {"uneven": 44, "empty": NUM_IMAGES}  # images of the first of two processes
+
+
+class Threshold(Judge):
+    """Reads class 1 from a bright image."""
+
+    name = "threshold"
+
+    def fit(self, images, labels):
+        pass
+
+    def predict(self, images):
+        return (images.mean((1, 2, 3)) > 0).long()
+
+    def signature(self):
+        return self.name
+
+
+def data(seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(2, (NUM_IMAGES,), generator=generator)
+    shift = (labels - 0.5).view(-1, 1, 1, 1) * 0.2
+    return (torch.rand(NUM_IMAGES, 1, 8, 8, generator=generator) * 2 - 1 + shift).clamp(-1, 1), labels
+
+
+def values(rank, num_first, batch_size):
+    """Values and counts of every metric on images [0, num_first) for rank 0 and the rest for rank 1."""
+    extractor = SmallClassifier(num_steps=5)
+    extractor.fit(*data(0))
+    mine = slice(0, num_first) if rank == 0 else slice(num_first, NUM_IMAGES)
+    distance, score = FrechetDistance(extractor), InceptionScore(extractor, num_splits=4)
+    judged, classified = JudgedAccuracy(Threshold()), ClassificationAccuracy()
+    for images in data(0)[0][mine].split(batch_size) if mine.start < NUM_IMAGES else ():
+        distance.update(images, real=True)
+    images, labels = (tensor[mine].split(batch_size) for tensor in data(1))
+    for image, label in zip(images, labels, strict=True) if mine.start < NUM_IMAGES else ():
+        distance.update(image)
+        score.update(image)
+        judged.update(image, label)
+        classified.update(label.flip(0), label)
+    metrics = (distance, score, judged, classified)
+    computed = {metric.name(): metric.compute().item() for metric in metrics}
+    return computed | {f"num_samples {metric.name()}": metric.num_samples for metric in metrics}
+
+
+def main():
+    rank, world, store, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    found = {share: values(rank, num_first, batch_size=61) for share, num_first in SHARES.items()}
+    Path(out).write_text(json.dumps(found))
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

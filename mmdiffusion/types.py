@@ -10,6 +10,7 @@ Axis legend of the shape annotations:
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -77,3 +78,6 @@ class TextSpec:
 Spec = ImageSpec | LabelSpec | TextSpec
 DataSpec = dict[str, Spec]
 """Modality name to its description: what a data module offers and a method is built for."""
+
+# A checkpoint names the data its model was built for; these are plain data, safe to read back.
+torch.serialization.add_safe_globals([ImageSpec, LabelSpec, TextSpec])

@@ -63,6 +63,9 @@ class MMDiffusionCLI(LightningCLI):
         if checkpoint is not None:
             check_checkpoint(checkpoint, self._get(self.config, "model").class_path)
 
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: a run's own config built its model, Lightning would read it a second time from the checkpoint."""
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer writes into the run's folder; only `fit` starts its log."""
         is_fit = self.subcommand == "fit"

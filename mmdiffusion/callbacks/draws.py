@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from lightning import Trainer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from torch import Tensor
 
 from mmdiffusion.data.base import DataModule

@@ -56,8 +56,9 @@ class EMA(Callback):
         """Take the weights in once per optimizer step, not per accumulated batch."""
         if trainer.global_step == self.num_updates:
             return
-        weights = [p.detach() for _, p in trained(pl_module)]
-        torch._foreach_lerp_(list(self._average.values()), weights, 1 - self.decay_at(self.num_updates))
+        share = 1 - self.decay_at(self.num_updates)
+        for name, parameter in trained(pl_module):
+            self._average[name].lerp_(parameter.detach(), share)
         self.num_updates = trainer.global_step
 
     # Swap ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -54,7 +55,8 @@ class Evaluate(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure everything, then print the table and write `metrics.json` into the run folder."""
         method, data = pl_module, trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        assert isinstance(method, Method) and isinstance(data, DataModule)
+        assert isinstance(method, Method)
+        assert isinstance(data, DataModule)
         start = time.perf_counter()
         self._figures = {}
         self._prepare(trainer, data)
@@ -74,7 +76,8 @@ class Evaluate(Callback):
 
     def _prepare(self, trainer: Trainer, data: DataModule) -> None:
         train, test = data.columns("train"), data.columns("test")
-        assert isinstance(train["image"], Tensor) and isinstance(train["label"], Tensor)
+        assert isinstance(train["image"], Tensor)
+        assert isinstance(train["label"], Tensor)
         for metric in self.metrics:
             metric.to(trainer.strategy.root_device)
             metric.reset()
@@ -97,7 +100,8 @@ class Evaluate(Callback):
         predicted = []
         for batch in self._share(trainer, data.columns("test")):
             image, label = batch["image"], batch["label"]
-            assert isinstance(image, Tensor) and isinstance(label, Tensor)
+            assert isinstance(image, Tensor)
+            assert isinstance(label, Tensor)
             with trainer.precision_plugin.forward_context():
                 probabilities = classify({"image": image.to(method.device), "index": batch["index"]})
             predicted.append({"prediction": probabilities.argmax(1).cpu(), "label": label})
@@ -124,12 +128,10 @@ class Evaluate(Callback):
             if only_reference is not None and metric.uses_reference != only_reference:
                 continue
             metric.reset_samples()
-            count = 0
             for batch in batches():
                 if not set(metric.inputs) <= set(batch):
                     break
                 metric.update(*inputs(metric, batch))
-                count += 1
             else:
                 figure = {"value": float(metric.compute())} | metric.protocol()
                 self._figures.setdefault(metric.name(), {})[column] = figure
@@ -147,10 +149,12 @@ class Evaluate(Callback):
     # Reporting -------------------------------------------------------------------------------------------------
 
     def _report(self, run: Path, seconds: float, trainer: Trainer) -> None:
-        columns = [c for c in [*self.draws, "classify", "real", "shuffled"] if any(c in f for f in self._figures.values())]
+        columns = [
+            c for c in [*self.draws, "classify", "real", "shuffled"] if any(c in f for f in self._figures.values())
+        ]
         table = Table("metric", *columns, title=f"{run}: {self.num_samples} samples of each kind, {seconds:.0f} s")
         for name, figures in self._figures.items():
-            table.add_row(name, *(f"{figures[c]['value']:.4g}" if c in figures else "" for c in columns))
+            table.add_row(escape(name), *(f"{figures[c]['value']:.4g}" if c in figures else "" for c in columns))
         Console().print(table)
         for logger in trainer.loggers:
             logger.log_metrics({f"test/{m}/{c}": f["value"] for m, fs in self._figures.items() for c, f in fs.items()})

@@ -66,7 +66,8 @@ class LogSamples(Callback):
 
     def _write_grids(self, trainer: Trainer, method: LightningModule) -> None:
         data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        assert isinstance(method, Method) and isinstance(data, DataModule)
+        assert isinstance(method, Method)
+        assert isinstance(data, DataModule)
         self._last_step = trainer.global_step
         if not trainer.is_global_zero:
             return

@@ -1,6 +1,7 @@
 """Digits: scikit-learn's 1,797 real handwritten digits, 8 x 8 pixels, 17 grey levels. No download."""
 
 from functools import cached_property
+from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
@@ -48,16 +49,16 @@ class Digits(DataModule):
     @cached_property
     def _splits(self) -> dict[Split, Arrays]:
         pixels, labels = load_digits(return_X_y=True)
-        rest, test = train_test_split(range(len(labels)), test_size=_NUM_TEST, stratify=labels, random_state=_SPLIT_SEED)
+        rest, test = train_test_split(
+            range(len(labels)), test_size=_NUM_TEST, stratify=labels, random_state=_SPLIT_SEED
+        )
         train, val = train_test_split(rest, test_size=_NUM_VAL, stratify=labels[rest], random_state=_SPLIT_SEED)
         image = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8) / ((NUM_LEVELS - 1) / 2) - 1
         if self.size == 16:
             image = F.interpolate(image, scale_factor=2, mode="nearest")
         label = torch.from_numpy(labels).long()
-        return {
-            name: Arrays(self._columns(image[rows], label[rows]))
-            for name, rows in (("train", train), ("val", val), ("test", test))
-        }
+        rows: dict[Split, Any] = {"train": train, "val": val, "test": test}
+        return {name: Arrays(self._columns(image[chosen], label[chosen])) for name, chosen in rows.items()}
 
     @staticmethod
     def _columns(image: torch.Tensor, label: torch.Tensor) -> Batch:

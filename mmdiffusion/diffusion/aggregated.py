@@ -7,7 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmdiffusion.diffusion.gaussian import NONE, Encodings, Estimate, GaussianDiffusion, PredictionKind, State, Times, at
+from mmdiffusion.diffusion.gaussian import (
+    NONE,
+    Encodings,
+    Estimate,
+    GaussianDiffusion,
+    PredictionKind,
+    State,
+    Times,
+    at,
+)
 from mmdiffusion.diffusion.schedules import DriftSchedule, NoiseSchedule
 
 PRIOR_TOLERANCE = 0.05

@@ -1,5 +1,6 @@
 """The negative evidence bound of a Gaussian chain, term by term, in nats and in bits per dimension."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -70,7 +71,7 @@ def bits_per_dim(
     num_levels: int,
     steps: int | None = None,
 ) -> dict[str, Nats]:
-    """Upper bound on -log2 p(z_0) per dimension, from the strided chain with posterior variance (Ho et al. 2020, Eq. 5).
+    """Upper bound on -log2 p(z_0) per dimension, from a strided chain with posterior variance (Ho et al. 2020, Eq. 5).
 
     The chain is the plain one: for a model with extra modalities, the bound of its image when nothing else is given.
 
@@ -89,7 +90,7 @@ def bits_per_dim(
     end = torch.full((len(clean),), diffusion.num_steps, device=clean.device)
     terms = {"prior": prior_kl(diffusion, diffusion.corrupt(clean, end, torch.zeros_like(clean)))}
     terms["diffusion"] = torch.zeros_like(terms["prior"])
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in itertools.pairwise(times):
         time, target = (torch.full((len(clean),), x, device=clean.device) for x in (t, s))
         noisy = diffusion.corrupt(clean, time, draw_noise())
         estimated = diffusion.predict_x0(noisy, time, predict(noisy, time))

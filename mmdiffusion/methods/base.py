@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -65,7 +66,7 @@ class Method(LightningModule, ABC):
 
     # Lightning -------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One training step with noise from (seed, rank, number of the batch in the run)."""
         terms = self.losses(batch, self._generator("train", self.trainer.fit_loop.total_batch_idx))
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
@@ -80,12 +81,12 @@ class Method(LightningModule, ABC):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Nothing: tests are what the Evaluate callback measures."""
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:  # noqa: ARG002
+    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Draw one sample for each condition of the batch."""
         seeds = [int(index) for index in batch["index"]]
         return self.sample({k: v for k, v in batch.items() if k != "index"}, seeds=seeds)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over everything that trains, with its schedule by step."""
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
         num_steps = int(self.trainer.estimated_stepping_batches)

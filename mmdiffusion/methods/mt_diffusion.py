@@ -22,7 +22,7 @@ from mmdiffusion.diffusion.gaussian import Encodings, PredictionKind, Sampler
 from mmdiffusion.diffusion.schedules import DriftSchedule, NoiseSchedule
 from mmdiffusion.methods.base import Method
 from mmdiffusion.nn.conditioners import LabelConditioner
-from mmdiffusion.nn.denoiser import Denoised, Denoiser
+from mmdiffusion.nn.denoiser import Denoiser
 from mmdiffusion.nn.modalities import HeadShape, Image, LabelHead, LabelTable, Logits, patchify, unpatchify
 from mmdiffusion.seeding import SampleNoise
 from mmdiffusion.types import Batch, Condition, DataSpec, ImageSpec, LabelSpec
@@ -93,7 +93,7 @@ class MTDiffusion(Method):
         self.classify_steps = [max(1, round(time * schedule.num_steps)) for time in classify_times]
 
         shape = (image.channels, image.size, image.size)
-        grid = (image.size // patch_size,) * 2
+        grid = (image.size // patch_size, image.size // patch_size)
         channels = image.channels * patch_size**2
         self.conditioner = LabelConditioner(label.num_classes)
         self.denoiser = denoiser(grid, channels, channels, self.conditioner.width)
@@ -171,7 +171,7 @@ class MTDiffusion(Method):
         noise = SampleNoise(self.seed, seeds, self.device)
         shape = (self.image.channels, self.image.size, self.image.size)
         times = self.diffusion.step_times(self.steps if steps is None else steps)
-        drawn: dict[str, Tensor] = {}
+        drawn: Batch = {}
 
         def joint(noisy: Image, time: Times) -> tuple[Image, Encodings]:
             prediction, logits = self.denoise(noisy, time, self.conditioner.hidden(len(seeds)))
@@ -190,7 +190,7 @@ class MTDiffusion(Method):
             time, target = (torch.full((len(seeds),), x, device=self.device) for x in (t, s))
             fresh = noise.normal(shape) if self.sampler == "ddpm" else None
             noisy = self.diffusion.step(predict, noisy, time, target, sampler=self.sampler, noise=fresh, clip=1.0)
-        return {"image": noisy, "index": torch.tensor(seeds, device=self.device)} | drawn
+        return drawn | {"image": noisy, "index": torch.tensor(seeds, device=self.device)}
 
     def conditional(
         self,
@@ -253,7 +253,8 @@ class MTDiffusion(Method):
             batch: `image` (b c h w), and `index` (b), which seeds the noise. A `label` is not read.
         """
         image, index = batch["image"], batch["index"]
-        assert isinstance(image, Tensor) and isinstance(index, Tensor)
+        assert isinstance(image, Tensor)
+        assert isinstance(index, Tensor)
         noise = SampleNoise(self.seed, index.tolist(), self.device)
         condition = self.conditioner.null(len(image))
         total = torch.zeros(len(image), self.label.num_classes, device=self.device)
@@ -268,7 +269,8 @@ class MTDiffusion(Method):
     def read(self, batch: Batch) -> tuple[Image, Int[Tensor, " b"]]:
         """Image and label of a training batch."""
         image, label = batch["image"], batch["label"]
-        assert isinstance(image, Tensor) and isinstance(label, Tensor)
+        assert isinstance(image, Tensor)
+        assert isinstance(label, Tensor)
         return image, label
 
     def given_label(self, condition: Batch, num_samples: int) -> Int[Tensor, " b"] | None:

@@ -1,7 +1,10 @@
 """The denoiser every method stands on: an hourglass transformer over a 1-D or 2-D grid of tokens."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from itertools import pairwise
+from typing import Literal, NamedTuple, cast
 
 import torch
 from einops import rearrange
@@ -41,6 +44,23 @@ class Denoised(NamedTuple):
     prediction: Grid | None
     taps: dict[str, Grid]
     query: Float[Tensor, "b q d"] | None
+
+
+class QueryStream(nn.Module):
+    """Weights of query tokens' own: their time, their way into each level and out of the middle.
+
+    Args:
+        query_width: Width of the query tokens.
+        levels: Levels of the denoiser.
+        embedding_width: Width of the vector that modulates every block.
+    """
+
+    def __init__(self, query_width: int, levels: list[Level], embedding_width: int) -> None:
+        super().__init__()
+        widths = [query_width, *(level.width for level in levels)]
+        self.time = TimeEmbedding(embedding_width)
+        self.enter = nn.ModuleList(nn.Linear(outer, inner) for outer, inner in pairwise(widths))
+        self.out = nn.Linear(widths[-1], query_width)
 
 
 class Denoiser(nn.Module):
@@ -100,19 +120,14 @@ class Denoiser(nn.Module):
         self.down = nn.ModuleList(blocks(level) for level in levels[:-1])
         self.middle = blocks(levels[-1])
         self.up = nn.ModuleList(blocks(level) for level in levels[:-1])
-        pairs = list(zip(levels[:-1], levels[1:], strict=True))
+        pairs = list(pairwise(levels))
         self.merge = nn.ModuleList(nn.Linear(num_merged * fine.width, coarse.width) for fine, coarse in pairs)
         self.split = nn.ModuleList(nn.Linear(coarse.width, num_merged * fine.width) for fine, coarse in pairs)
         self.skip = nn.ParameterList(nn.Parameter(torch.full((fine.width,), 0.5)) for fine, _ in pairs)
         self.out_modulation = zero_init(nn.Linear(embedding_width, 2 * finest))
         self.out = zero_init(nn.Linear(finest, out_channels))
 
-        self.query_time, self.query_embed = None, None
-        if query_width is not None:
-            self.query_time = TimeEmbedding(embedding_width)
-            self.query_embed = nn.Linear(query_width, finest)
-            self.query_merge = nn.ModuleList(nn.Linear(fine.width, coarse.width) for fine, coarse in pairs)
-            self.query_out = nn.Linear(levels[-1].width, query_width)
+        self.stream = None if query_width is None else QueryStream(query_width, levels, embedding_width)
 
     def forward(
         self,
@@ -141,28 +156,34 @@ class Denoiser(nn.Module):
         x = self.embed(tokens)
         if self.position is not None:
             x = x + self.position
-        carried = None if self.query_embed is None or query is None else self.query_embed(query)
+        carried = query
 
-        for i, blocks in enumerate([*self.down, self.middle]):
+        for i, blocks in enumerate(cast(list[nn.ModuleList], [*self.down, self.middle])):
             if i > 0:
                 x = self.merge[i - 1](merge_tokens(x))
-                carried = None if carried is None else self.query_merge[i - 1](carried)
+            if self.stream is not None and carried is not None:
+                carried = self.stream.enter[i](carried)
             x, carried = self._run(blocks, i, x, vector, condition, carried, query_vector)
             name = "mid" if i == len(self.down) else f"down.{i}"
             taps[name] = x
-            if until == name:
-                return Denoised(None, taps, self._query_output(carried, name))
-        query_output = self._query_output(carried, "mid")
+            if until == name != "mid":
+                return Denoised(None, taps, None)
+        if self.stream is not None and carried is not None:
+            carried = self.stream.out(carried)
+        if until == "mid":
+            return Denoised(None, taps, carried)
 
         for i in reversed(range(len(self.down))):
-            x = torch.lerp(taps[f"down.{i}"].to(x.dtype), split_tokens(self.split[i](x), len(self.grid)), self._mix(i, x))
-            x, _ = self._run(self.up[i], i, x, vector, condition, None, None)
+            x = torch.lerp(
+                taps[f"down.{i}"].to(x.dtype), split_tokens(self.split[i](x), len(self.grid)), self._mix(i, x)
+            )
+            x, _ = self._run(cast(nn.ModuleList, self.up[i]), i, x, vector, condition, None, None)
             taps[f"up.{i}"] = x
             if until == f"up.{i}":
-                return Denoised(None, taps, query_output)
+                return Denoised(None, taps, carried)
 
         shift, scale = self.out_modulation(vector).reshape(len(x), *[1] * len(self.grid), -1).chunk(2, dim=-1)
-        return Denoised(self.out(modulate(x, shift, scale)), taps, query_output)
+        return Denoised(self.out(modulate(x, shift, scale)), taps, carried)
 
     @property
     def tap_names(self) -> list[str]:
@@ -177,25 +198,27 @@ class Denoiser(nn.Module):
         return dict(zip(self.tap_names, [*widths, *reversed(widths[:-1])], strict=True))
 
     def flops(self) -> int:
-        """Multiply-adds of matrix products of one forward pass of one sample, times 2, without query and context."""
-        total = 2 * self.embed.weight.numel() * prod(self.grid) + 2 * self.out.weight.numel() * prod(self.grid)
-        total += 2 * sum(w.numel() for m in [*self.times, self.out_modulation] for w in m.parameters() if w.ndim == 2)
-        total += 0 if self.vector is None else 2 * self.vector.weight.numel()
-        for i, level in enumerate(self.levels):
-            num_tokens, is_middle = prod(self.grids[i]), i == len(self.levels) - 1
-            block = 2 * 12 * level.width**2 * num_tokens + 4 * num_tokens**2 * level.width
-            block += 2 * 6 * level.width * self.out_modulation.in_features
+        """Floating-point operations of one forward pass of one sample, without query and context.
+
+        Matrix products only, 2 per multiply-add.
+        """
+        num_merged, vector_width = 2 ** len(self.grid), self.out_modulation.in_features
+        total = self.out_modulation.weight.numel() + (0 if self.vector is None else self.vector.weight.numel())
+        total += sum(weight.numel() for weight in self.times.parameters() if weight.ndim == 2)
+        total += math.prod(self.grid) * (self.embed.weight.numel() + self.out.weight.numel())
+        for i, (level, grid) in enumerate(zip(self.levels, self.grids, strict=True)):
+            num_tokens, is_middle = math.prod(grid), i == len(self.levels) - 1
+            block = 12 * level.width**2 * num_tokens + 2 * num_tokens**2 * level.width + 6 * level.width * vector_width
             total += block * level.depth * (1 if is_middle else 2)
-            if not is_middle:
-                coarse = prod(self.grids[i + 1])
-                total += 2 * coarse * (self.merge[i].weight.numel() + self.split[i].weight.numel())
-        return total
+            if not is_middle:  # merge and split
+                total += 2 * math.prod(self.grids[i + 1]) * num_merged * level.width * self.levels[i + 1].width
+        return 2 * total
 
     # Parts of the pass -----------------------------------------------------------------------------------------
 
     def _run(
         self,
-        blocks: nn.Module,
+        blocks: Iterable[nn.Module],
         level: int,
         x: Grid,
         vector: Tensor,
@@ -221,12 +244,9 @@ class Denoiser(nn.Module):
         if self.vector is not None:
             vector = vector + self.vector(condition.vector)
         query_vector = None
-        if query is not None and self.query_time is not None:
-            query_vector = nn.functional.silu(self.query_time(columns[:, -1]))
+        if query is not None and self.stream is not None:
+            query_vector = nn.functional.silu(self.stream.time(columns[:, -1]))
         return nn.functional.silu(vector), query_vector
-
-    def _query_output(self, carried: Tensor | None, name: str) -> Tensor | None:
-        return self.query_out(carried) if carried is not None and name == "mid" else None
 
     def _check(
         self,
@@ -243,8 +263,10 @@ class Denoiser(nn.Module):
             ("condition.tokens", condition.tokens, self.has_context),
         ):
             if (given is not None) != wanted:
-                raise ValueError(f"{name} is {'given' if not wanted else 'missing'}: the denoiser was built the other way")
-        if query is not None and self.query_time is None:
+                raise ValueError(
+                    f"{name} is {'given' if not wanted else 'missing'}: the denoiser was built the other way"
+                )
+        if query is not None and self.stream is None:
             raise ValueError("query is given, but query_width is None: expected a denoiser built with query_width")
         num_times = 1 if time.ndim == 1 else time.shape[1]
         if num_times != self.num_times + (query is not None):
@@ -289,8 +311,3 @@ def split_tokens(x: Grid, num_axes: int) -> Grid:
     if num_axes == 1:
         return rearrange(x, "b n (i d) -> b (n i) d", i=2)
     return rearrange(x, "b h w (i j d) -> b (h i) (w j) d", i=2, j=2)
-
-
-def prod(sizes: tuple[int, ...]) -> int:
-    """Product of sizes."""
-    return int(torch.tensor(sizes).prod())

@@ -104,7 +104,7 @@ class MiddleLabelHead(LabelHead):
         self.norm = nn.LayerNorm(shape.tap_widths[tap])
         self.linear = nn.Linear(shape.tap_widths[tap], shape.num_classes)
 
-    def forward(self, denoised: Denoised, clean: Image, time: Float[Tensor, " b"]) -> Logits:  # noqa: ARG002
+    def forward(self, denoised: Denoised, clean: Image, time: Float[Tensor, " b"]) -> Logits:
         """Class logits from the tap; see `LabelHead.forward`."""
         pooled = denoised.taps[self.tap].flatten(1, -2).mean(1)
         return self.linear(self.norm(pooled.to(self.norm.weight.dtype)))
@@ -142,7 +142,7 @@ class OutputLabelHead(LabelHead):
         self.norm = nn.LayerNorm(width)
         self.linear = nn.Linear(width, shape.num_classes)
 
-    def forward(self, denoised: Denoised, clean: Image, time: Float[Tensor, " b"]) -> Logits:  # noqa: ARG002
+    def forward(self, denoised: Denoised, clean: Image, time: Float[Tensor, " b"]) -> Logits:
         """Class logits from the clean estimate; see `LabelHead.forward`."""
         x = self.embed(patchify(clean, self.patch_size).flatten(1, 2)) + self.position
         vector = nn.functional.silu(self.time(time))

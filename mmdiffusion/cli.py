@@ -1,9 +1,11 @@
 """The command line: `mmdiffusion fit | validate | test | predict`, on LightningCLI."""
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentError
 from lightning import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -13,8 +15,9 @@ import mmdiffusion.data
 import mmdiffusion.diffusion
 import mmdiffusion.methods
 import mmdiffusion.metrics
-import mmdiffusion.nn  # noqa: F401  imported, so that class names need no module in a configuration
+import mmdiffusion.nn
 from mmdiffusion.data.base import DataModule
+from mmdiffusion.messages import clear_message
 from mmdiffusion.methods.base import Method
 from mmdiffusion.runs import CHECKPOINT, CONFIG, check_checkpoint, existing_run, new_run
 
@@ -48,6 +51,7 @@ class MMDiffusionCLI(LightningCLI):
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
+            parser_kwargs={"exit_on_error": False} | {command: {"exit_on_error": False} for command in COMMANDS},
             seed_everything_default=0,
             run=execute,
             args=args,
@@ -96,7 +100,7 @@ def split_run(args: list[str]) -> tuple[str | None, list[str]]:
 
 def first_config(args: list[str]) -> str | None:
     """Path of the first configuration file among the arguments."""
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in pairwise([*args, ""]):
         if word in ("-c", "--config"):
             return following
         if word.startswith("--config="):
@@ -120,12 +124,11 @@ def execute(args: list[str]) -> None:
         MMDiffusionCLI(new_run(run, first_config(rest)), [command, *rest])
         return
     if run is None:
-        folder, given = Path("runs") / "unnamed", []
-    else:
-        folder = existing_run(run)
-        given = ["--config", str(folder / CONFIG)]
-        if not any(word.startswith("--ckpt_path") for word in rest):
-            given += ["--ckpt_path", str(folder / CHECKPOINT)]
+        raise ValueError(f"{command} needs --run FOLDER: expected the folder of a finished run")
+    folder = existing_run(run)
+    given = ["--config", str(folder / CONFIG)]
+    if not any(word.startswith("--ckpt_path") for word in rest):
+        given += ["--ckpt_path", str(folder / CHECKPOINT)]
     MMDiffusionCLI(folder, [command, *given, *rest])
 
 
@@ -138,6 +141,11 @@ def main() -> None:
         return
     try:
         execute(args)
-    except ValueError as error:
-        sys.stderr.write(f"mmdiffusion: error: {error}\n")
+    except (ValueError, ArgumentError) as error:
+        sys.stderr.write(f"mmdiffusion: error: {clear_message(str(error), class_names())}\n")
         sys.exit(2)
+
+
+def class_names() -> list[str]:
+    """Short names of the methods and data modules a configuration may name."""
+    return [*mmdiffusion.methods.__all__, *mmdiffusion.data.__all__]

@@ -27,7 +27,7 @@ LEVELS = (
     {"types", "seeding"},
     {"losses", "diffusion", "nn", "codecs", "data", "metrics"},
     {"methods"},
-    {"runs", "callbacks"},
+    {"runs", "callbacks", "messages"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -18,10 +18,12 @@ class Draw:
     """One kind of sample.
 
     Args:
-        given: Names of the modalities taken from the data; the method draws the others.
+        given: Names of the modalities taken from the data.
+        drawn: Names of the modalities to draw; `None` draws all that the method models and are not given.
     """
 
     given: list[str]
+    drawn: list[str] | None = None
 
 
 def conditions(data: DataModule, draw: Draw, num_samples: int) -> Batch:
@@ -56,6 +58,7 @@ def take(values: Tensor | list[str], rows: Tensor) -> Tensor | list[str]:
 def draw_samples(
     trainer: Trainer,
     method: Method,
+    draw: Draw,
     given: Batch,
     indices: Sequence[int],
     batch_size: int,
@@ -68,6 +71,7 @@ def draw_samples(
     Args:
         trainer: Its precision is used, and its first process shows progress.
         method: Draws.
+        draw: Kind of sample.
         given: Values of the given modalities, by sample index.
         indices: Samples to draw.
         batch_size: Samples at a time.
@@ -79,7 +83,7 @@ def draw_samples(
             seeds = list(indices[start : start + batch_size])
             condition = {name: take(values, torch.tensor(seeds)) for name, values in given.items()}
             with trainer.precision_plugin.forward_context():
-                samples = method.sample(condition, seeds=seeds)
+                samples = method.sample(condition, seeds=seeds, drawn=draw.drawn)
             progress.advance(task, len(seeds))
             yield samples
 

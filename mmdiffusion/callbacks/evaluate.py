@@ -65,7 +65,7 @@ class Evaluate(Callback):
         for name, draw in self.draws.items():
             given = conditions(data, draw, self.num_samples)
             share = range(trainer.global_rank, self.num_samples, trainer.world_size)
-            samples = list(draw_samples(trainer, method, given, share, self.batch_size, f"drawing {name}"))
+            samples = list(draw_samples(trainer, method, draw, given, share, self.batch_size, f"drawing {name}"))
             self._measure(name, lambda batches=samples: batches)
             if "label" in draw.given:
                 self._measure("shuffled", lambda batches=samples: map(shuffle_labels, batches), only="label")

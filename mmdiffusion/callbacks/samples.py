@@ -75,7 +75,7 @@ class LogSamples(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         for name, draw in self.draws.items():
             given = conditions(data, draw, self.num_samples)
-            batches = list(draw_samples(trainer, method, given, range(self.num_samples), 250, f"drawing {name}"))
+            batches = list(draw_samples(trainer, method, draw, given, range(self.num_samples), 250, f"drawing {name}"))
             columns = getattr(data.spec.get("label"), "num_classes", 10)
             save_grid(batches, folder / f"step-{trainer.global_step:06d}-{name}.png", columns, "label" in given)
 

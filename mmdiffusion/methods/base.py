@@ -49,6 +49,7 @@ class Method(LightningModule, ABC):
         condition: Batch,
         *,
         seeds: Sequence[int],
+        drawn: Sequence[str] | None = None,
         steps: int | None = None,
         guidance: float | None = None,
     ) -> Batch:
@@ -57,6 +58,7 @@ class Method(LightningModule, ABC):
         Args:
             condition: Known modalities; empty when nothing is given.
             seeds: One number per sample, usually its index: the sample depends on it and on the method's seed alone.
+            drawn: Modalities to draw; `None` draws all that are not given.
             steps: Sampling steps; `None` takes the method's own.
             guidance: Guidance scale; `None` takes the method's own.
 

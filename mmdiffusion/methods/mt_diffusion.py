@@ -146,51 +146,53 @@ class MTDiffusion(Method):
         condition: Batch,
         *,
         seeds: Sequence[int],
+        drawn: Sequence[str] | None = None,
         steps: int | None = None,
         guidance: float | None = None,
         head_guidance: float | None = None,
-        draw_label: bool = True,
     ) -> Batch:
         """Draw images: for given labels, together with labels, or alone.
 
         Args:
             condition: `label` (b) when it is known; empty when nothing is given.
             seeds: One number per sample, usually its index.
+            drawn: `["image"]` for the image alone (unconditional); `None` draws a label with it, unless it is given.
             steps: Sampling steps, 1 to T; `None` takes the method's own.
             guidance: Classifier-free guidance of a given label; `None` takes the method's own.
             head_guidance: Guidance of a given label by the model's own head; `None` takes the method's own.
-            draw_label: Without a given label: draw one with the image (joint), or the image alone (unconditional).
 
         Returns:
             `image` (b c h w, in [-1, 1]), `index` (b), and `label` (b) unless the image was drawn alone.
 
         Raises:
-            ValueError: if a label or `steps` is outside its range, or labels and seeds differ in number.
+            ValueError: if a label or `steps` is outside its range, labels and seeds differ in number, or `drawn` names
+                something else.
         """
+        is_joint = wants_label(drawn)
         label = self.given_label(condition, len(seeds))
         noise = SampleNoise(self.seed, seeds, self.device)
         shape = (self.image.channels, self.image.size, self.image.size)
         times = self.diffusion.step_times(self.steps if steps is None else steps)
-        drawn: Batch = {}
+        labels: Batch = {}
 
         def joint(noisy: Image, time: Times) -> tuple[Image, Encodings]:
             prediction, logits = self.denoise(noisy, time, self.conditioner.hidden(len(seeds)))
-            drawn["label"] = logits.argmax(1)
+            labels["label"] = logits.argmax(1)
             return prediction, {"label": self.label_encoder.expectation(logits.softmax(1))}
 
         def alone(noisy: Image, time: Times) -> tuple[Image, Encodings]:
             return self.denoise(noisy, time, self.conditioner.null(len(seeds)))[0], {}
 
-        predict = joint if draw_label else alone
+        predict = joint if is_joint else alone
         if label is not None:
             predict = self.conditional(label, guidance, head_guidance)
-            drawn["label"] = label
+            labels["label"] = label
         noisy = noise.normal(shape)
         for t, s in pairwise(times):
             time, target = (torch.full((len(seeds),), x, device=self.device) for x in (t, s))
             fresh = noise.normal(shape) if self.sampler == "ddpm" else None
             noisy = self.diffusion.step(predict, noisy, time, target, sampler=self.sampler, noise=fresh, clip=1.0)
-        return drawn | {"image": noisy, "index": torch.tensor(seeds, device=self.device)}
+        return labels | {"image": noisy, "index": torch.tensor(seeds, device=self.device)}
 
     def conditional(
         self,
@@ -316,6 +318,17 @@ def check_shares(absent_share: float, shown_share: float, label_weight: float) -
         raise ValueError(f"absent_share + shown_share is {absent_share + shown_share}: expected at most 1")
     if label_weight < 0:
         raise ValueError(f"label_weight is {label_weight}: expected 0 or more")
+
+
+def wants_label(drawn: Sequence[str] | None) -> bool:
+    """Whether a label is to be drawn with the image.
+
+    Raises:
+        ValueError: if `drawn` is something this method cannot draw.
+    """
+    if drawn is not None and set(drawn) not in ({"image"}, {"image", "label"}):
+        raise ValueError(f"drawn is {list(drawn)}: expected ['image'] or ['image', 'label']")
+    return drawn is None or "label" in drawn
 
 
 def mean_where(value: Float[Tensor, " b"], keep: Bool[Tensor, " b"]) -> Tensor:

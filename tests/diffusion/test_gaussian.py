@@ -1,5 +1,7 @@
 """Plain diffusion against DDPM (arXiv 2006.11239) and DDIM (arXiv 2010.02502) written by hand in float64."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -237,7 +239,7 @@ def test_oracle_network_leads_to_its_clean_state(schedule, abar, kind, sampler, 
         return prediction_of(kind, abar[t], clean, (z - abar[t].sqrt() * clean) / (1 - abar[t]).sqrt())
 
     times = [torch.tensor([t]) for t in diffusion.step_times(steps)]
-    for time, target in zip(times[:-1], times[1:], strict=True):
+    for time, target in pairwise(times):
         noisy = diffusion.step(oracle, noisy, time, target, sampler=sampler, noise=torch.zeros_like(noisy))
     torch.testing.assert_close(noisy, clean, atol=1e-9, rtol=0)
 
@@ -246,7 +248,7 @@ def test_oracle_network_leads_to_its_clean_state(schedule, abar, kind, sampler, 
 def test_step_times_fall_from_the_first_to_zero(steps):
     times = GaussianDiffusion(LinearSchedule(1000)).step_times(steps)
     assert (times[0], times[-1], len(times)) == (1000, 0, steps + 1)
-    assert all(before > after for before, after in zip(times[:-1], times[1:], strict=True))
+    assert all(before > after for before, after in pairwise(times))
     strides = -np.diff(times)
     assert strides.max() - strides.min() <= 1
 

@@ -1,4 +1,4 @@
-"""Noise and aggregation schedules against the formulas of DDPM (arXiv 2006.11239) and MT-Diffusion (arXiv 2407.17571)."""
+"""Noise and aggregation schedules against DDPM (arXiv 2006.11239) and MT-Diffusion (arXiv 2407.17571)."""
 
 import numpy as np
 import pytest

@@ -1,0 +1,46 @@
+"""One clear message out of the argument parser's nested ones."""
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Iterable
+
+NOISE = re.compile(
+    r"Does not validate against any of the Union subtypes|Subtypes: |Errors:$|Given value( type)?: |"
+    r"(- )?Expected a <class 'NoneType'>|usage:|tip:|Problem with given class_path .*:$"
+)
+UNKNOWN_OPTION = re.compile(r"class_path '([\w.]+)':\s+(?:- )?.*?Option '([\w.]+)' is not accepted", re.DOTALL)
+UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\w+)|Import path (\S+) does not")
+
+
+def clear_message(text: str, class_names: Iterable[str] = ()) -> str:
+    """What the user did wrong, without the parser's account of what it tried.
+
+    Args:
+        text: Message of the parser.
+        class_names: Short names of the classes a configuration may name, for a suggestion.
+    """
+    unknown = UNKNOWN_OPTION.search(text)
+    if unknown:
+        path, option = unknown.groups()
+        return f"{path} has no setting {option!r}: expected one of {suggestion(option, settings(path))}"
+    misspelt = UNKNOWN_CLASS.search(text)
+    if misspelt:
+        name = misspelt.group(1) or misspelt.group(2)
+        return f"class_path is {name!r}: expected {suggestion(name, class_names)}, or package.module.Class"
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
+    kept = [line for line in lines if line and not NOISE.match(line)]
+    return " ".join(dict.fromkeys(kept)) or text
+
+
+def suggestion(word: str, choices: Iterable[str]) -> str:
+    """The nearest choices, or all of them when none is near."""
+    choices = sorted(choices)
+    return ", ".join(difflib.get_close_matches(word, choices, n=3) or choices)
+
+
+def settings(class_path: str) -> list[str]:
+    """Names of a class's constructor arguments."""
+    module, _, name = class_path.rpartition(".")
+    return [p for p in inspect.signature(getattr(importlib.import_module(module), name)).parameters if p != "spec"]

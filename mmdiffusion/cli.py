@@ -1,6 +1,8 @@
 """The command line: `mmdiffusion fit | validate | test | predict`, on LightningCLI."""
 
+import logging
 import sys
+import warnings
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import mmdiffusion.diffusion
 import mmdiffusion.methods
 import mmdiffusion.metrics
 import mmdiffusion.nn
+from mmdiffusion.callbacks.progress import StepProgress
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.messages import clear_message
 from mmdiffusion.methods.base import Method
@@ -53,6 +56,7 @@ class MMDiffusionCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"exit_on_error": False} | {command: {"exit_on_error": False} for command in COMMANDS},
             seed_everything_default=0,
+            trainer_defaults={"callbacks": StepProgress(), "enable_model_summary": False},
             run=execute,
             args=args,
         )
@@ -139,11 +143,21 @@ def main() -> None:
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(USAGE)
         return
+    quieten()
     try:
         execute(args)
     except (ValueError, ArgumentError) as error:
         sys.stderr.write(f"mmdiffusion: error: {clear_message(str(error), class_names())}\n")
         sys.exit(2)
+
+
+def quieten() -> None:
+    """Leave out what Lightning says that a user of this program can do nothing about."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.INFO)
+    for handler in logging.getLogger("lightning.pytorch").handlers:
+        handler.addFilter(lambda record: "Tip:" not in record.getMessage())
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
 def class_names() -> list[str]:

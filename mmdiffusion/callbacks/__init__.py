@@ -3,6 +3,7 @@
 from mmdiffusion.callbacks.draws import Draw
 from mmdiffusion.callbacks.ema import EMA
 from mmdiffusion.callbacks.evaluate import Evaluate
+from mmdiffusion.callbacks.progress import StepProgress
 from mmdiffusion.callbacks.samples import LogSamples
 
-__all__ = ["EMA", "Draw", "Evaluate", "LogSamples"]
+__all__ = ["EMA", "Draw", "Evaluate", "LogSamples", "StepProgress"]

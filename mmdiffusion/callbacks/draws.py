@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from lightning import Trainer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
+from mmdiffusion.callbacks.progress import new_progress
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.methods.base import Method
 from mmdiffusion.types import Batch, LabelSpec
@@ -77,8 +77,9 @@ def draw_samples(
         batch_size: Samples at a time.
         description: Name of the progress bar.
     """
-    with sampling_progress(trainer) as progress:
-        task = progress.add_task(description, total=len(indices))
+    is_shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
+    with new_progress(disable=not is_shown) as progress:
+        task = progress.add_task(description, total=len(indices), note="")
         for start in range(0, len(indices), batch_size):
             seeds = list(indices[start : start + batch_size])
             condition = {name: take(values, torch.tensor(seeds)) for name, values in given.items()}
@@ -86,15 +87,3 @@ def draw_samples(
                 samples = method.sample(condition, seeds=seeds, drawn=draw.drawn)
             progress.advance(task, len(seeds))
             yield samples
-
-
-def sampling_progress(trainer: Trainer) -> Progress:
-    """Progress bar of a sampling run; silent on other processes and where the trainer shows no progress."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        disable=not trainer.is_global_zero or trainer.progress_bar_callback is None,
-    )

@@ -24,7 +24,7 @@ def gaussian_kl(mean_q: State, variance_q: Tensor, mean_p: State, variance_p: Te
     """
     ratio = variance_q / variance_p
     kl = 0.5 * (ratio - 1 - ratio.log() + (mean_q - mean_p) ** 2 / variance_p)
-    return kl.expand_as(mean_q).flatten(1).sum(1)
+    return kl.expand_as(mean_q).reshape(len(mean_q), -1).sum(1)
 
 
 def prior_kl(diffusion: GaussianDiffusion, mean: State) -> Nats:
@@ -60,7 +60,7 @@ def decoder_nll(diffusion: GaussianDiffusion, clean: State, estimated: State, ti
     smaller = torch.where(left, torch.special.log_ndtr(lower), torch.special.log_ndtr(-upper))
     inside = larger + torch.log(-torch.expm1(smaller - larger))
     log_likelihood = torch.where(clean > 1 - half, above_lower, torch.where(clean < half - 1, below_upper, inside))
-    return -log_likelihood.flatten(1).sum(1)
+    return -log_likelihood.reshape(len(clean), -1).sum(1)
 
 
 def bits_per_dim(
@@ -81,12 +81,12 @@ def bits_per_dim(
         clean: z_0 on an even grid of `num_levels` values in [-1, 1].
         draw_noise: Draws standard normal numbers of `clean`'s shape.
         num_levels: Number of grey levels of the data.
-        steps: Strides of the chain; `None` for all T.
+        steps: Strides of the chain; `None` for all T, the tightest: a strided bound holds, but can be far above.
 
     Returns:
         `prior`, `diffusion`, `decoder` and their sum `total`, per sample.
     """
-    times = diffusion.step_times(steps or diffusion.num_steps)
+    times = diffusion.step_times(diffusion.num_steps if steps is None else steps)
     end = torch.full((len(clean),), diffusion.num_steps, device=clean.device)
     terms = {"prior": prior_kl(diffusion, diffusion.corrupt(clean, end, torch.zeros_like(clean)))}
     terms["diffusion"] = torch.zeros_like(terms["prior"])

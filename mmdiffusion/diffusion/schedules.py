@@ -32,7 +32,7 @@ class NoiseSchedule(ABC):
         """alpha_bar_t for t = 0..T, from exactly 1 downwards (Ho et al. 2020, Eq. 4, arXiv 2006.11239)."""
 
     @staticmethod
-    def _cumulative(alpha: Table) -> Table:
+    def _cumulative(alpha: Float64[Tensor, " transitions"]) -> Table:
         return torch.cat([torch.ones(1, dtype=torch.float64), alpha.cumprod(0)])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -67,6 +68,11 @@ class Method(LightningModule, ABC):
         """
 
     # Lightning -------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Say how large the model is."""
+        num_parameters = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        rank_zero_info(f"{type(self).__name__}: {num_parameters / 1e6:.2f} M parameters train")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One training step with noise from (seed, rank, number of the batch in the run)."""

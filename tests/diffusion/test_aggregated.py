@@ -17,6 +17,7 @@ from mmdiffusion.diffusion import (
     SaturatingDrift,
     WeightedDrift,
 )
+from mmdiffusion.diffusion.gaussian import PredictionKind
 
 T = 60
 TIME = torch.arange(1, T + 1)
@@ -44,7 +45,7 @@ class Paper:
         self.clean, self.noise = normal(seed + 10, T, 3), normal(seed + 11, T, 3)
         self.encodings = {name: normal(seed + 20 + i, T, 3) for i, name in enumerate(self.weights)}
 
-    def process(self, kind="noise", dtype=torch.float64):
+    def process(self, kind: PredictionKind = "noise", dtype=torch.float64):
         drifts = {name: WeightedDrift(weights[1:, 0].tolist()) for name, weights in self.weights.items()}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="aggregation of .* the prior", category=UserWarning)

@@ -19,6 +19,7 @@ from mmdiffusion.diffusion import (
     bits_per_dim,
 )
 from mmdiffusion.diffusion.bound import decoder_nll, gaussian_kl, prior_kl
+from mmdiffusion.diffusion.gaussian import PredictionKind
 
 KINDS = ["noise", "clean", "velocity"]
 
@@ -323,7 +324,7 @@ def best_network(kind, schedule):
     return predict
 
 
-def measured(kind="velocity", schedule=None, steps=None, count=400, predict=None):
+def measured(kind: PredictionKind = "velocity", schedule=None, steps=None, count=400, predict=None):
     schedule = schedule or LinearSchedule(100)
     diffusion = GaussianDiffusion(schedule, kind, torch.float64)
     clean, generator = POINTS.repeat(count // 4, 1), torch.Generator().manual_seed(21)

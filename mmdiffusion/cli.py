@@ -11,6 +11,7 @@ from jsonargparse import ArgumentError
 from lightning import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 import mmdiffusion.callbacks
 import mmdiffusion.data
@@ -73,6 +74,10 @@ class MMDiffusionCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a run's own config built its model, Lightning would read it a second time from the checkpoint."""
+
+    def after_fit(self) -> None:
+        """Say where everything is, and what comes next."""
+        rank_zero_info(f"run folder: {self.run_folder}; next: mmdiffusion test --run {self.run_folder}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer writes into the run's folder; only `fit` starts its log."""

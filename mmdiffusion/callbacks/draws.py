@@ -1,13 +1,14 @@
 """Drawing many samples from a method: batch by batch, shared among processes, with a progress bar."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from lightning import Trainer
 from torch import Tensor
 
-from mmdiffusion.callbacks.progress import new_progress
+from mmdiffusion.callbacks.progress import StepProgress
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.methods.base import Method
 from mmdiffusion.types import Batch, LabelSpec
@@ -77,13 +78,13 @@ def draw_samples(
         batch_size: Samples at a time.
         description: Name of the progress bar.
     """
-    is_shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
-    with new_progress(disable=not is_shown) as progress:
-        task = progress.add_task(description, total=len(indices), note="")
+    bar = trainer.progress_bar_callback
+    counting = bar.counting(description, len(indices)) if isinstance(bar, StepProgress) else nullcontext(lambda _: None)
+    with counting as advance:
         for start in range(0, len(indices), batch_size):
             seeds = list(indices[start : start + batch_size])
             condition = {name: take(values, torch.tensor(seeds)) for name, values in given.items()}
             with trainer.precision_plugin.forward_context():
                 samples = method.sample(condition, seeds=seeds, drawn=draw.drawn)
-            progress.advance(task, len(seeds))
+            advance(len(seeds))
             yield samples

@@ -40,7 +40,8 @@ class EMA(Callback):
     # Average ---------------------------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start from the weights as they are, unless a checkpoint has brought an average."""
+        """Start from the weights as they are, unless a checkpoint or an earlier fit has brought an average."""
+        self._take_back(pl_module)
         if not self._average:
             self._average = {name: p.detach().clone() for name, p in trained(pl_module)}
         self._average = {name: tensor.to(pl_module.device) for name, tensor in self._average.items()}
@@ -68,13 +69,13 @@ class EMA(Callback):
         self._put(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the raw weights back."""
-        self._take_back(pl_module)
+        """Put the raw weights back, when a fit goes on."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._take_back(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the average in the model."""
+        """Leave the average in the model; the raw weights are kept for the last checkpoint."""
         self._put(pl_module)
-        self._raw = None
 
     def _put(self, module: nn.Module) -> None:
         if self._average and self._raw is None:

@@ -1,5 +1,7 @@
-"""Progress bars: training by steps, predicting by batches; sampling has its own (see `draws`)."""
+"""Progress bars: training by steps, sampling by samples."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -13,12 +15,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-
-
-def new_progress(disable: bool) -> Progress:
-    """A bar with counts, time spent and time left."""
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(TextColumn("{task.description}"), *columns, TextColumn("{task.fields[note]}"), disable=disable)
 
 
 class StepProgress(ProgressBar):
@@ -65,7 +61,7 @@ class StepProgress(ProgressBar):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open a bar over the batches to predict."""
-        self._open("drawing predictions", int(sum(trainer.num_predict_batches)))
+        self._open("drawing predictions, batches", int(sum(trainer.num_predict_batches)))
 
     def on_predict_batch_end(
         self,
@@ -84,12 +80,31 @@ class StepProgress(ProgressBar):
         """Close the bar."""
         self._close()
 
+    @contextmanager
+    def counting(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar for work in between, below the bar that is open; yields the function that advances it.
+
+        Args:
+            description: What is done.
+            total: How many there are to do.
+        """
+        progress = self._progress or self._new()
+        is_own = self._progress is None
+        task = progress.add_task(description, total=total, note="")
+        if is_own:
+            progress.start()
+        try:
+            yield lambda count: progress.advance(task, count)
+        finally:
+            if is_own:
+                progress.stop()
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the terminal as it was."""
         self._close()
 
     def _open(self, description: str, total: int | None, completed: int = 0) -> None:
-        self._progress = new_progress(disable=not self.is_enabled)
+        self._progress = self._new()
         self._task = self._progress.add_task(description, total=total, completed=completed, note="")
         self._progress.start()
 
@@ -97,3 +112,8 @@ class StepProgress(ProgressBar):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+    def _new(self) -> Progress:
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        note = TextColumn("{task.fields[note]}")
+        return Progress(TextColumn("{task.description}"), *columns, note, disable=not self.is_enabled)

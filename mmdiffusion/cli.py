@@ -1,5 +1,6 @@
 """The command line: `mmdiffusion fit | validate | test | predict`, on LightningCLI."""
 
+import inspect
 import logging
 import sys
 import warnings
@@ -9,6 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info
@@ -48,6 +50,7 @@ class MMDiffusionCLI(LightningCLI):
 
     def __init__(self, run: Path, args: ArgsType, *, execute: bool = True) -> None:
         self.run_folder = run
+        strict = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             Method,
             DataModule,
@@ -55,9 +58,9 @@ class MMDiffusionCLI(LightningCLI):
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"exit_on_error": False} | {command: {"exit_on_error": False} for command in COMMANDS},
+            parser_kwargs=strict | dict.fromkeys(COMMANDS, strict),
             seed_everything_default=0,
-            trainer_defaults={"callbacks": StepProgress(), "enable_model_summary": False},
+            trainer_defaults={"enable_model_summary": False},
             run=execute,
             args=args,
         )
@@ -84,8 +87,14 @@ class MMDiffusionCLI(LightningCLI):
         is_fit = self.subcommand == "fit"
         if not is_fit:
             self.save_config_callback = None
-        logger = CSVLogger(save_dir=self.run_folder, name="", version="") if is_fit else False
-        return super().instantiate_trainer(**kwargs, default_root_dir=self.run_folder, logger=logger)
+        settings = self._get(self.config_init, "trainer")
+        shown = [] if settings.enable_progress_bar is False else [StepProgress()]
+        own = {
+            "default_root_dir": self.run_folder,
+            "logger": CSVLogger(save_dir=self.run_folder, name="", version="") if is_fit else False,
+            "callbacks": [*shown, *(settings.callbacks or [])],
+        }
+        return super().instantiate_trainer(**kwargs, **own)
 
 
 def split_run(args: list[str]) -> tuple[str | None, list[str]]:
@@ -126,11 +135,17 @@ def execute(args: list[str]) -> None:
     Raises:
         ValueError: for a mistake in them.
     """
-    run, (command, *rest) = split_run(args)
+    run, rest = split_run(args)
+    command, rest = (rest[0], rest[1:]) if rest else ("", [])
     if command not in COMMANDS:
         raise ValueError(f"the command is {command!r}: expected one of {', '.join(COMMANDS)}, before any option")
     if command == "fit":
-        MMDiffusionCLI(new_run(run, first_config(rest)), [command, *rest])
+        config = first_config(rest)
+        if not config and not {"-h", "--help"} & set(rest):
+            raise ValueError("fit needs -c CONFIG: expected a configuration file, as in configs/")
+        folder = new_run(run, config)
+        sys.argv[1:] = [command, "--run", str(folder), *rest]  # processes that Lightning launches are given these
+        MMDiffusionCLI(folder, [command, *rest])
         return
     if run is None:
         raise ValueError(f"{command} needs --run FOLDER: expected the folder of a finished run")
@@ -144,14 +159,13 @@ def execute(args: list[str]) -> None:
 def main() -> None:
     """Entry point of the `mmdiffusion` command: the user's mistakes end in one message and status 2."""
     args = sys.argv[1:]
-    sys.argv = sys.argv[:1]  # LightningCLI warns when it is handed arguments while the command line has some
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(USAGE)
         return
     quieten()
     try:
         execute(args)
-    except (ValueError, ArgumentError) as error:
+    except (ValueError, ArgumentError, MisconfigurationException) as error:
         sys.stderr.write(f"mmdiffusion: error: {clear_message(str(error), class_names())}\n")
         sys.exit(2)
 
@@ -163,8 +177,17 @@ def quieten() -> None:
         handler.addFilter(lambda record: "Tip:" not in record.getMessage())
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")  # we take --run out of them
 
 
 def class_names() -> list[str]:
-    """Short names of the methods and data modules a configuration may name."""
-    return [*mmdiffusion.methods.__all__, *mmdiffusion.data.__all__]
+    """Short names of the classes a configuration may name."""
+    rooms = (
+        mmdiffusion.methods,
+        mmdiffusion.data,
+        mmdiffusion.nn,
+        mmdiffusion.diffusion,
+        mmdiffusion.metrics,
+        mmdiffusion.callbacks,
+    )
+    return [name for room in rooms for name in room.__all__ if inspect.isclass(getattr(room, name))]

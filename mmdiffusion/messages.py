@@ -11,6 +11,7 @@ NOISE = re.compile(
     r"(- )?Expected a <class 'NoneType'>|usage:|tip:|Problem with given class_path .*:$"
 )
 UNKNOWN_OPTION = re.compile(r"class_path '([\w.]+)':\s+(?:- )?.*?Option '([\w.]+)' is not accepted", re.DOTALL)
+KEY = re.compile(r'Parser key "([\w.]+)"')
 UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\w+)|Import path (\S+) does not")
 
 
@@ -28,7 +29,8 @@ def clear_message(text: str, class_names: Iterable[str] = ()) -> str:
     misspelt = UNKNOWN_CLASS.search(text)
     if misspelt:
         name = misspelt.group(1) or misspelt.group(2)
-        return f"class_path is {name!r}: expected {suggestion(name, class_names)}, or package.module.Class"
+        field = KEY.findall(text[: misspelt.start()])[-1:]
+        return f"{'.'.join([*field, 'class_path'])} is {name!r}: expected {suggestion(name, class_names)}"
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
     kept = [line for line in lines if line and not NOISE.match(line)]
     return " ".join(dict.fromkeys(kept)) or text
@@ -37,7 +39,7 @@ def clear_message(text: str, class_names: Iterable[str] = ()) -> str:
 def suggestion(word: str, choices: Iterable[str]) -> str:
     """The nearest choices, or all of them when none is near."""
     choices = sorted(choices)
-    return ", ".join(difflib.get_close_matches(word, choices, n=3) or choices)
+    return " or ".join(difflib.get_close_matches(word, choices, n=3)) or ", ".join(choices)
 
 
 def settings(class_path: str) -> list[str]:

@@ -1,10 +1,13 @@
 """Run folders: where a run writes, and how a trained method comes back from one."""
 
 import re
+import sys
 from pathlib import Path
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
+import mmdiffusion.methods  # noqa: F401  its methods are those that can be loaded without further imports
 from mmdiffusion.methods.base import Method
 
 CONFIG = "config.yaml"
@@ -14,13 +17,19 @@ CHECKPOINT = Path("checkpoints") / "last.ckpt"
 def new_run(run: str | None, config: str | None) -> Path:
     """Folder of a new run; it is not created.
 
+    The first of several processes chooses, the others are told: by then the folder may exist.
+
     Args:
         run: Folder asked for; `None` takes the next free `runs/<experiment>/<n>`.
         config: Path of the experiment's first configuration file, which names the experiment.
 
     Raises:
-        ValueError: if the folder exists and is not empty.
+        ValueError: if the folder exists and is not empty, or a further process is not told which it is.
     """
+    if rank_zero_only.rank != 0:  # pyright: ignore[reportFunctionMemberAccess]
+        if run is None:
+            raise ValueError("--run is missing: processes started by torchrun or srun must be told their common folder")
+        return Path(run)
     if run is not None:
         path = Path(run)
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
@@ -78,16 +87,30 @@ def read_checkpoint(checkpoint: str | Path) -> dict:
     try:
         contents = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"checkpoint {checkpoint}: not a checkpoint of mmdiffusion ({error})") from error
-    if "_class_path" not in contents.get("hyper_parameters", {}):
+        reason = f"it cannot be read as tensors and plain data: {type(error).__name__}"
+        raise ValueError(f"checkpoint {checkpoint}: not a checkpoint of mmdiffusion; {reason}") from error
+    settings = contents.get("hyper_parameters") if isinstance(contents, dict) else None
+    if not isinstance(settings, dict) or "_class_path" not in settings:
         raise ValueError(f"checkpoint {checkpoint}: it names no method; expected one written by `mmdiffusion fit`")
     return contents
 
 
+def method_class(class_path: str) -> type[Method] | None:
+    """The method of this path among those already imported: a checkpoint imports nothing."""
+    module, _, name = class_path.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    return found if isinstance(found, type) and issubclass(found, Method) else None
+
+
 def load_method(path: str | Path) -> Method:
     """Rebuild a trained method; see `mmdiffusion.load`."""
-    import mmdiffusion.methods.mt_diffusion  # noqa: F401  Lightning rebuilds imported classes only
-
     checkpoint = Path(path) / CHECKPOINT if Path(path).is_dir() else Path(path)
-    read_checkpoint(checkpoint)
-    return Method.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
+    class_path = read_checkpoint(checkpoint)["hyper_parameters"]["_class_path"]
+    kind = method_class(str(class_path))
+    if kind is None:
+        raise ValueError(f"checkpoint {checkpoint}: no method {class_path} is imported; import its module first")
+    try:
+        with torch.random.fork_rng(devices=[]):  # fresh weights are drawn before the trained ones replace them
+            return kind.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
+    except Exception as error:
+        raise ValueError(f"checkpoint {checkpoint}: its method cannot be rebuilt; {error}") from error

@@ -27,6 +27,26 @@ class Draw:
     drawn: list[str] | None = None
 
 
+def check_draws(draws: dict[str, Draw], trainer: Trainer) -> None:
+    """Check kinds of samples against the data, before any work starts.
+
+    Args:
+        draws: Kinds of samples by name.
+        trainer: Knows the data module.
+
+    Raises:
+        ValueError: if the data lacks a modality that should be given or drawn.
+    """
+    data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(data, DataModule)
+    for name, draw in draws.items():
+        for field, modalities in (("given", draw.given), ("drawn", draw.drawn or [])):
+            for modality in modalities:
+                if modality not in data.spec:
+                    expected = f"expected some of {', '.join(data.spec)}"
+                    raise ValueError(f"draws.{name}: {field} is {modality!r}, {expected}")
+
+
 def conditions(data: DataModule, draw: Draw, num_samples: int) -> Batch:
     """Values of the given modalities for samples 0, 1, ...: labels in turn, anything else from the test split in turn.
 
@@ -34,16 +54,11 @@ def conditions(data: DataModule, draw: Draw, num_samples: int) -> Batch:
         data: The data module.
         draw: What is given.
         num_samples: Number of samples.
-
-    Raises:
-        ValueError: if the data lacks a modality that should be given.
     """
     columns, order = data.columns("test"), torch.arange(num_samples)
     values: Batch = {}
     for name in draw.given:
-        spec = data.spec.get(name)
-        if spec is None:
-            raise ValueError(f"draws: given is {name!r}, expected some of {', '.join(data.spec)}")
+        spec = data.spec[name]
         if isinstance(spec, LabelSpec):
             values[name] = order % spec.num_classes
         else:

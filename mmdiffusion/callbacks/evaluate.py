@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
-from mmdiffusion.callbacks.draws import Draw, conditions, draw_samples
+from mmdiffusion.callbacks.draws import Draw, check_draws, conditions, draw_samples, take
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.methods.base import Method
 from mmdiffusion.metrics.base import SampleMetric
@@ -21,6 +22,10 @@ from mmdiffusion.types import Batch
 
 Figure = dict[str, Any]
 """A value with its number of samples and protocol."""
+
+
+COLUMNS = ("classify", "real", "shuffled")
+"""Columns of the table beside those of the draws."""
 
 
 class Evaluate(Callback):
@@ -46,11 +51,22 @@ class Evaluate(Callback):
     ) -> None:
         if num_samples < 1 or batch_size < 1:
             raise ValueError(f"num_samples is {num_samples}, batch_size is {batch_size}: expected at least 1 of each")
+        names = [metric.name() for metric in metrics]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"metrics has {name} {names.count(name)} times: expected each name once")
+        for column in COLUMNS:
+            if column in draws:
+                raise ValueError(f"draws has the name {column}: expected another, it is a column of its own")
         self.metrics = metrics
         self.draws = draws
         self.num_samples = num_samples
         self.batch_size = batch_size
         self._figures: dict[str, dict[str, Figure]] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check what is to be drawn, before a training rather than after it."""
+        check_draws(self.draws, trainer)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure everything, then print the table and write `metrics.json` into the run folder."""
@@ -68,7 +84,8 @@ class Evaluate(Callback):
             samples = list(draw_samples(trainer, method, draw, given, share, self.batch_size, f"drawing {name}"))
             self._measure(name, lambda batches=samples: batches)
             if "label" in draw.given:
-                self._measure("shuffled", lambda batches=samples: map(shuffle_labels, batches), only="label")
+                control = [batch | {"label": shuffled(given["label"], batch["index"])} for batch in samples]
+                self._measure("shuffled", lambda batches=control: batches, only="label")
         if trainer.is_global_zero:
             self._report(Path(trainer.default_root_dir), time.perf_counter() - start, trainer)
 
@@ -149,13 +166,15 @@ class Evaluate(Callback):
     # Reporting -------------------------------------------------------------------------------------------------
 
     def _report(self, run: Path, seconds: float, trainer: Trainer) -> None:
-        columns = [
-            c for c in [*self.draws, "classify", "real", "shuffled"] if any(c in f for f in self._figures.values())
-        ]
-        table = Table("metric", *columns, title=f"{run}: {self.num_samples} samples of each kind, {seconds:.0f} s")
+        columns = [c for c in [*self.draws, *COLUMNS] if any(c in f for f in self._figures.values())]
+        headers = [Column(c, no_wrap=True) for c in ("metric", *columns)]
+        title = f"{run}: {self.num_samples} samples of each kind, {seconds:.0f} s"
+        table = Table(*headers, title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for name, figures in self._figures.items():
             table.add_row(escape(name), *(f"{figures[c]['value']:.4g}" if c in figures else "" for c in columns))
-        Console().print(table)
+        console = Console()  # figures that are cut off would be of no use: a narrow terminal may break the lines
+        console.width = max(console.width, Console(width=1000).measure(table).maximum)
+        console.print(table)
         for logger in trainer.loggers:
             logger.log_metrics({f"test/{m}/{c}": f["value"] for m, fs in self._figures.items() for c, f in fs.items()})
         run.mkdir(parents=True, exist_ok=True)
@@ -168,9 +187,8 @@ def inputs(metric: SampleMetric, batch: Batch) -> list[Any]:
     return [value.to(metric.device) if isinstance(value, Tensor) else value for value in values]
 
 
-def shuffle_labels(batch: Batch) -> Batch:
-    """The batch with its labels in another order, the same at every call."""
-    label = batch["label"]
-    assert isinstance(label, Tensor)
-    order = torch.randperm(len(label), generator=torch.Generator().manual_seed(0))
-    return batch | {"label": label[order.to(label.device)]}
+def shuffled(labels: Tensor | list[str], index: Tensor | list[str]) -> Tensor | list[str]:
+    """Labels of these samples after all given labels have been put in another order, the same at every call."""
+    assert isinstance(index, Tensor)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    return take(labels, order[index.cpu()])

@@ -8,7 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from mmdiffusion.callbacks.draws import Draw, conditions, draw_samples
+from mmdiffusion.callbacks.draws import Draw, check_draws, conditions, draw_samples
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.methods.base import Method
 from mmdiffusion.types import Batch
@@ -37,6 +37,10 @@ class LogSamples(Callback):
         self.num_samples = num_samples
         self.every_n_steps = every_n_steps
         self._last_step = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check what is to be drawn."""
+        check_draws(self.draws, trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write grids when enough steps have passed since the last; averaged weights are in place in validation."""

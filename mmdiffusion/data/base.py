@@ -80,18 +80,20 @@ class DataModule(LightningDataModule, ABC):
             raise ValueError(f"{type(self).__name__}: the {name} split is not in memory, expected Arrays")
         return split.columns
 
-    def train_dataloader(self) -> DataLoader:
-        """Shuffled training batches; the last, smaller one of an epoch is dropped.
+    def prepare_data(self) -> None:
+        """Check that a training has a batch; Lightning calls this before anything is written.
 
         Raises:
-            ValueError: if the split does not fill one batch.
+            ValueError: if the training split does not fill one batch.
         """
-        dataset = self.split("train")
-        size = len(dataset)  # pyright: ignore[reportArgumentType]
+        size = len(self.split("train"))  # pyright: ignore[reportArgumentType]
         if self.batch_size > size:
             raise ValueError(f"batch_size is {self.batch_size}: expected at most {size}, the training samples")
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled training batches; the last, smaller one of an epoch is dropped."""
         order = torch.Generator().manual_seed(self.seed)
-        return self._loader(dataset, self.batch_size, shuffle=True, drop_last=True, generator=order)
+        return self._loader(self.split("train"), self.batch_size, shuffle=True, drop_last=True, generator=order)
 
     def val_dataloader(self) -> DataLoader:
         """The validation split in order."""
@@ -106,4 +108,10 @@ class DataModule(LightningDataModule, ABC):
         return self.test_dataloader()
 
     def _loader(self, dataset: Dataset, batch_size: int, **options: object) -> DataLoader:
-        return DataLoader(dataset, batch_size, collate_fn=lambda batch: batch, **options)  # pyright: ignore
+        # by name: Lightning takes the arguments apart and adds its own
+        return DataLoader(dataset, batch_size=batch_size, collate_fn=whole_batch, **options)  # pyright: ignore
+
+
+def whole_batch(batch: Batch) -> Batch:
+    """A batch that `__getitems__` fetched at once needs no collating."""
+    return batch

@@ -31,6 +31,8 @@ class Method(LightningModule, ABC):
 
     def __init__(self, optimizer: OptimizerCallable, warmup_steps: int, seed: int) -> None:
         super().__init__()
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps is {warmup_steps}: expected 0 or more")
         self.make_optimizer = optimizer
         self.warmup_steps = warmup_steps
         self.seed = seed
@@ -107,9 +109,10 @@ class Method(LightningModule, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm of all gradients; Lightning's own refuses fused optimizers, which bfloat16 does not need."""
-        assert gradient_clip_algorithm in (None, "norm"), "only clipping by norm is supported"
-        if gradient_clip_val:
+        """Clip all gradients; Lightning's own refuses fused optimizers, which only scaled gradients would upset."""
+        if gradient_clip_val and gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
+        elif gradient_clip_val:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def _generator(self, purpose: str, batch: int) -> torch.Generator:

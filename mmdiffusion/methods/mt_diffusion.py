@@ -81,7 +81,8 @@ class MTDiffusion(Method):
         self.save_hyperparameters(logger=False)
         image, label = image_and_label(spec)
         check_shares(absent_share, shown_share, label_weight)
-        if image.size % patch_size:
+        check_times(classify_times)
+        if patch_size < 1 or image.size % patch_size:
             raise ValueError(f"patch_size is {patch_size}: expected a divisor of the image size, {image.size}")
         self.image, self.label, self.patch_size = image, label, patch_size
         self.label_weight, self.absent_share, self.shown_share = label_weight, absent_share, shown_share
@@ -318,6 +319,16 @@ def check_shares(absent_share: float, shown_share: float, label_weight: float) -
         raise ValueError(f"absent_share + shown_share is {absent_share + shown_share}: expected at most 1")
     if label_weight < 0:
         raise ValueError(f"label_weight is {label_weight}: expected 0 or more")
+
+
+def check_times(classify_times: Sequence[float]) -> None:
+    """Check the times of the states that `classify` looks at.
+
+    Raises:
+        ValueError: naming the field, the value and what was expected.
+    """
+    if not classify_times or not all(0 < time <= 1 for time in classify_times):
+        raise ValueError(f"classify_times is {list(classify_times)}: expected at least one, each above 0 up to 1")
 
 
 def wants_label(drawn: Sequence[str] | None) -> bool:

@@ -299,14 +299,14 @@ def check_levels(grid: tuple[int, ...], levels: list[Level]) -> None:
             raise ValueError(f"levels[{i}] is {level}: expected positive numbers and a width that heads divides")
 
 
-def merge_tokens(x: Grid) -> Grid:
+def merge_tokens(x: Grid) -> Float[Tensor, "b *merged e"]:
     """Put neighbours (2, or 2 x 2) side by side in the channels."""
     if x.ndim == 3:
         return rearrange(x, "b (n i) d -> b n (i d)", i=2)
     return rearrange(x, "b (h i) (w j) d -> b h w (i j d)", i=2, j=2)
 
 
-def split_tokens(x: Grid, num_axes: int) -> Grid:
+def split_tokens(x: Grid, num_axes: int) -> Float[Tensor, "b *split e"]:
     """Inverse of `merge_tokens`."""
     if num_axes == 1:
         return rearrange(x, "b n (i d) -> b (n i) d", i=2)

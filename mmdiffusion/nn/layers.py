@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Tokens = Float[Tensor, "b n d"]
-Vector = Float[Tensor, "b d"]
-Rotation = tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]
+Vector = Float[Tensor, "b e"]
+Rotation = tuple[Float[Tensor, "g a"], Float[Tensor, "g a"]]
 """Cosines and sines of the rotary angles of each token."""
 
 
@@ -151,7 +151,7 @@ def attend(
     keys: Float[Tensor, "b m heads d"],
     values: Float[Tensor, "b m heads d"],
     mask: Bool[Tensor, "b m"] | None = None,
-) -> Tokens:
+) -> Float[Tensor, "b n heads*d"]:
     """Attention of every head, heads side by side in the result.
 
     Fused where there is a fused kernel worth having. On the CPU PyTorch's fused backward pass is slow in bfloat16
@@ -184,7 +184,11 @@ class FeedForward(nn.Sequential):
         )
 
 
-def modulate(x: Tokens, shift: Float[Tensor, "b 1 d"], scale: Float[Tensor, "b 1 d"]) -> Tokens:
+def modulate(
+    x: Float[Tensor, "b *n d"],
+    shift: Float[Tensor, "b *one d"],
+    scale: Float[Tensor, "b *one d"],
+) -> Float[Tensor, "b *n d"]:
     """Normalise each token, then scale by 1 + scale and shift (adaLN; Peebles & Xie 2023, Sec. 3.2)."""
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
 
@@ -249,6 +253,6 @@ class Block(nn.Module):
         return streams[0], streams[1] if query is not None else None
 
 
-def join(streams: list[Tokens]) -> Tokens:
+def join(streams: list[Float[Tensor, "b _ d"]]) -> Tokens:
     """Streams one after the other along the tokens; a single stream is not copied."""
     return torch.cat(streams, dim=1) if len(streams) > 1 else streams[0]

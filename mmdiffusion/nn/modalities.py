@@ -15,12 +15,12 @@ Image = Float[Tensor, "b c h w"]
 Logits = Float[Tensor, "b k"]
 
 
-def patchify(image: Image, patch_size: int) -> Float[Tensor, "b h w d"]:
+def patchify(image: Image, patch_size: int) -> Float[Tensor, "b rows columns d"]:
     """Cut images into square patches, one token each, channels last."""
     return rearrange(image, "b c (h i) (w j) -> b h w (c i j)", i=patch_size, j=patch_size)
 
 
-def unpatchify(tokens: Float[Tensor, "b h w d"], patch_size: int) -> Image:
+def unpatchify(tokens: Float[Tensor, "b rows columns d"], patch_size: int) -> Image:
     """Inverse of `patchify`."""
     return rearrange(tokens, "b h w (c i j) -> b c (h i) (w j)", i=patch_size, j=patch_size)
 

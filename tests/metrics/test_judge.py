@@ -25,9 +25,7 @@ def test_judge_reads_held_out_digits(judge, digits):
 def test_judge_equals_scikit_learns_example_on_its_own_scale(judge, digits):
     from sklearn.svm import SVC
 
-    example = SVC(gamma=0.001).fit(  # pyright: ignore[reportArgumentType]
-        (as_stored(digits.train_images).flatten(1) + 1) * 8, digits.train_labels
-    )
+    example = SVC(gamma=0.001).fit((as_stored(digits.train_images).flatten(1) + 1) * 8, digits.train_labels)
     expected = example.predict((as_stored(digits.test_images).flatten(1) + 1) * 8)
     assert (judge.predict(digits.test_images).numpy() == expected).mean() > 0.998
 

@@ -1,0 +1,139 @@
+"""Evaluate on a method that never errs: the columns of its table, what stands in metrics.json, and who sees what."""
+
+import json
+
+import pytest
+import torch
+
+from mmdiffusion.callbacks import Draw, Evaluate
+from mmdiffusion.metrics import ClassificationAccuracy, FrechetDistance, JudgedAccuracy, SmallClassifier
+from mmdiffusion.metrics.base import SampleMetric
+from tests.helpers import Oracle, Pictures, PixelJudge, build_trainer
+
+DRAWS = {"conditional": Draw(["label"]), "joint": Draw([])}
+JUDGED, CLASSIFIED, DISTANCE = "judged_accuracy[pixel]", "classify_accuracy", "fid[tiny]"
+
+
+def build_metrics():
+    extractor = SmallClassifier(name="tiny", num_features=4, num_steps=2)
+    return [ClassificationAccuracy(), JudgedAccuracy(PixelJudge()), FrechetDistance(extractor)]
+
+
+def measure(folder, method=None, num_samples=40, batch_size=16, draws=None, metrics=None):
+    method = method or Oracle()
+    callback = Evaluate(metrics or build_metrics(), draws or DRAWS, num_samples, batch_size)
+    build_trainer(folder, callback).test(method, datamodule=Pictures(), verbose=False)
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    return measure(tmp_path_factory.mktemp("run"))
+
+
+def test_columns(figures):
+    assert {name: set(columns) for name, columns in figures.items()} == {
+        CLASSIFIED: {"classify"},
+        JUDGED: {"conditional", "joint", "shuffled", "real"},
+        DISTANCE: {"conditional", "joint", "real"},
+    }
+
+
+def test_a_perfect_method_reaches_its_bounds(figures):
+    assert figures[CLASSIFIED]["classify"]["value"] == 1
+    for column in ("conditional", "joint", "real"):
+        assert figures[JUDGED][column]["value"] == 1
+
+
+def test_every_figure_has_its_number_of_samples_and_protocol(figures):
+    for columns in figures.values():
+        for figure in columns.values():
+            assert {"value", "num_samples"} <= set(figure)
+    assert figures[JUDGED]["conditional"]["num_samples"] == 40
+    assert figures[JUDGED]["shuffled"]["num_samples"] == 40
+    assert figures[JUDGED]["real"]["num_samples"] == 30, "the test split is the upper bound"
+    assert figures[CLASSIFIED]["classify"]["num_samples"] == 30
+    assert figures[DISTANCE]["conditional"]["num_references"] == 30
+    assert figures[DISTANCE]["real"]["num_samples"] == 16, "training data against test references"
+    assert figures[DISTANCE]["joint"]["extractor"].startswith("tiny, ")
+
+
+def test_the_control_is_near_chance(tmp_path):
+    judged = measure(tmp_path, num_samples=1000, batch_size=250, metrics=[JudgedAccuracy(PixelJudge())])[JUDGED]
+    assert judged["shuffled"]["value"] == pytest.approx(0.1, abs=0.04)
+    assert judged["conditional"]["value"] == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_no_figure_depends_on_the_batch_size(tmp_path, batch_size):
+    metrics = [JudgedAccuracy(PixelJudge()), ClassificationAccuracy()]
+    tens = measure(tmp_path / "40", metrics=metrics, batch_size=40)
+    assert measure(tmp_path / "other", metrics=metrics, batch_size=batch_size) == tens
+
+
+def test_draws_come_in_batches_of_the_given_size(tmp_path):
+    method = Oracle()
+    measure(tmp_path, method, num_samples=20, batch_size=8, metrics=[JudgedAccuracy(PixelJudge())])
+    assert method.batch_sizes == [8, 8, 4, 8, 8, 4]
+
+
+def test_a_method_that_does_not_classify_has_no_such_column(tmp_path):
+    method = Oracle()
+    method.classify = None
+    assert CLASSIFIED not in measure(tmp_path, method)
+
+
+def test_draws_without_a_given_label_have_no_control(tmp_path):
+    figures = measure(tmp_path, draws={"joint": Draw([])})
+    assert set(figures[JUDGED]) == {"joint", "real"}
+
+
+def test_a_second_test_starts_afresh(tmp_path):
+    metrics = build_metrics()
+    assert measure(tmp_path, metrics=metrics) == measure(tmp_path, metrics=metrics)
+
+
+def test_the_table_is_printed_with_whole_names(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    measure(tmp_path)
+    out = capsys.readouterr().out
+    for word in (JUDGED, CLASSIFIED, DISTANCE, "conditional", "joint", "classify", "real", "shuffled"):
+        assert word in out
+
+
+def test_metrics_with_one_name_are_refused():
+    metrics: list[SampleMetric] = [JudgedAccuracy(PixelJudge()), JudgedAccuracy(PixelJudge())]
+    with pytest.raises(ValueError, match=r"metrics.*judged_accuracy\[pixel\]"):
+        Evaluate(metrics, DRAWS)
+
+
+@pytest.mark.parametrize("name", ["classify", "real", "shuffled"])
+def test_a_draw_with_the_name_of_another_column_is_refused(name):
+    with pytest.raises(ValueError, match=rf"draws.*{name}"):
+        Evaluate(build_metrics(), {name: Draw(["label"])})
+
+
+@pytest.mark.parametrize("setting", ["num_samples", "batch_size"])
+def test_sizes_below_one_are_refused(setting):
+    with pytest.raises(ValueError, match=rf"{setting} is 0.*expected at least 1"):
+        Evaluate([], DRAWS, **{setting: 0})
+
+
+def test_an_unknown_modality_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"draws.conditional: given is 'lable', expected some of image, label"):
+        measure(tmp_path, draws={"conditional": Draw(["lable"])})
+
+
+class Watched(Evaluate):
+    """Keeps the global generator's state before and after."""
+
+    def on_test_epoch_end(self, trainer, pl_module):
+        self.states = [torch.get_rng_state()]
+        super().on_test_epoch_end(trainer, pl_module)
+        self.states.append(torch.get_rng_state())
+
+
+def test_measuring_leaves_the_global_generator(tmp_path):
+    callback = Watched(build_metrics(), DRAWS, num_samples=10)
+    build_trainer(tmp_path, callback).test(Oracle(), datamodule=Pictures(), verbose=False)
+    assert torch.equal(*callback.states)

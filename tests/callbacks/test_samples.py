@@ -1,0 +1,102 @@
+"""Pictures on disk: grids while training, one file a sample in predict."""
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
+
+from mmdiffusion.callbacks import Draw, LogSamples
+from tests.helpers import Oracle, Pictures, PixelJudge, build_trainer
+
+DRAWS = {"conditional": Draw(["label"]), "joint": Draw([])}
+ZOOM = 8
+"""640 pixels over ten columns of eight."""
+
+
+def fitted(folder, *, num_samples=20, every_n_steps=2, **settings):
+    callback = LogSamples(DRAWS, num_samples, every_n_steps)
+    defaults = {"max_steps": 4, "limit_val_batches": 1, "val_check_interval": 1}
+    build_trainer(folder, callback, **defaults | settings).fit(Oracle(), datamodule=Pictures())
+    return sorted(path.name for path in (folder / "samples").iterdir())
+
+
+def cells(path, columns=10):
+    """The samples of a grid at their own size, in [-1, 1]."""
+    grid = pil_to_tensor(Image.open(path).convert("L")).float()[0] / 127.5 - 1
+    side = 8 * ZOOM + 2
+    rows = (grid.shape[0] - 2) // side
+    starts = [(2 + r * side, 2 + c * side) for r in range(rows) for c in range(columns)]
+    return torch.stack([grid[y : y + 8 * ZOOM : ZOOM, x : x + 8 * ZOOM : ZOOM] for y, x in starts])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    fitted(folder)
+    return folder
+
+
+def test_grids_come_every_n_steps_and_once_at_the_end(folder, tmp_path):
+    names = sorted(path.name for path in (folder / "samples").iterdir())
+    assert names == [f"step-00000{step}-{kind}.png" for step in (2, 4) for kind in ("conditional", "joint")]
+    assert fitted(tmp_path, every_n_steps=3, val_check_interval=2)[:2] == [
+        "step-000004-conditional.png",
+        "step-000004-joint.png",
+    ]
+
+
+def test_a_grid_without_validation_is_written_at_the_end(tmp_path):
+    names = fitted(tmp_path, limit_val_batches=0)
+    assert names == ["step-000004-conditional.png", "step-000004-joint.png"]
+
+
+@pytest.mark.parametrize("kind", ["conditional", "joint"])
+def test_size_of_a_grid(folder, kind):
+    with Image.open(folder / "samples" / f"step-000004-{kind}.png") as grid:
+        assert grid.size == (10 * (8 * ZOOM + 2) + 2, 2 * (8 * ZOOM + 2) + 2)
+
+
+def test_a_grid_with_given_labels_has_one_column_a_class(folder):
+    images = cells(folder / "samples" / "step-000004-conditional.png")
+    assert PixelJudge().predict(images).tolist() == list(range(10)) * 2
+
+
+def test_a_grid_with_drawn_labels_is_sorted_by_them(folder):
+    read = PixelJudge().predict(cells(folder / "samples" / "step-000004-joint.png")).tolist()
+    assert read == sorted(read)
+    assert len(set(read)) == 10
+
+
+def test_a_last_row_need_not_be_full(tmp_path):
+    fitted(tmp_path, num_samples=7, max_steps=2)
+    with Image.open(tmp_path / "samples" / "step-000002-conditional.png") as grid:
+        assert grid.size[1] == 8 * ZOOM + 4
+
+
+def test_predict_writes_each_sample_by_index_and_label(tmp_path):
+    trainer = build_trainer(tmp_path, LogSamples(DRAWS), limit_predict_batches=2)
+    trainer.predict(Oracle(), datamodule=Pictures(), return_predictions=False)
+    paths = sorted((tmp_path / "samples" / "predict").iterdir())
+    assert [path.name for path in paths] == [f"{i:05d}-label-{i % 10}.png" for i in range(20)]
+    images = torch.stack([pil_to_tensor(Image.open(path).convert("L"))[0] for path in paths])
+    assert images.shape == (20, 8, 8)
+    assert PixelJudge().predict(images).tolist() == [i % 10 for i in range(20)]
+
+
+def test_white_and_black_stay_white_and_black(folder):
+    image = cells(folder / "samples" / "step-000004-conditional.png")
+    assert image.max() == 1
+    assert image.min() <= -0.79
+
+
+@pytest.mark.parametrize("setting", ["num_samples", "every_n_steps"])
+def test_numbers_below_one_are_refused(setting):
+    with pytest.raises(ValueError, match=rf"{setting} is 0.*expected at least 1"):
+        LogSamples(DRAWS, **{setting: 0})
+
+
+def test_an_unknown_modality_is_named_before_training(tmp_path):
+    trainer = build_trainer(tmp_path, LogSamples({"wrong": Draw(["lable"])}), max_steps=1, limit_val_batches=0)
+    with pytest.raises(ValueError, match=r"draws.wrong: given is 'lable', expected some of image, label"):
+        trainer.fit(Oracle(), datamodule=Pictures())
+    assert trainer.global_step == 0

@@ -1,0 +1,289 @@
+"""The command line as a newcomer meets it: one folder a run, and one clear message for a mistake."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from mmdiffusion.cli import first_config, split_run
+from mmdiffusion.runs import experiment_name, new_run
+from tests.helpers import CONFIG, ROOT, command, fit_run, write_config
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with `tiny.yaml` and a finished `run`."""
+    folder = tmp_path_factory.mktemp("cli")
+    fit_run(folder)
+    return folder
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# A run ---------------------------------------------------------------------------------------------------------
+
+
+def test_fit_fills_the_run_folder(folder):
+    names = set(contents(folder / "run"))
+    grids = {f"samples/step-000002-{kind}.png" for kind in ("conditional", "joint")}
+    assert {"config.yaml", "checkpoints/last.ckpt", "metrics.csv"} | grids <= names
+    assert not {name for name in names if "lightning_logs" in name or "hparams" in name}
+    rows = (folder / "run" / "metrics.csv").read_text().splitlines()
+    assert {"train/loss", "train/mse", "train/label", "val/loss", "step"} <= set(rows[0].split(","))
+    assert len(rows) > 2
+
+
+def test_test_needs_the_run_only(folder):
+    status, out, err = command("test", "--run", folder / "run")
+    assert status == 0, err
+    figures = json.loads((folder / "run" / "metrics.json").read_text())
+    assert set(figures) == {"classify_accuracy", "judged_accuracy[digits-svm]"}
+    assert figures["judged_accuracy[digits-svm]"]["conditional"]["num_samples"] == 20
+    assert figures["judged_accuracy[digits-svm]"]["real"]["value"] > 0.95
+    assert figures["classify_accuracy"]["classify"]["num_samples"] == 360
+    assert "classify_accuracy" in out
+
+
+def test_predict_needs_the_run_only(folder):
+    status, _, err = command("predict", "--run", folder / "run")
+    assert status == 0, err
+    paths = sorted((folder / "run" / "samples" / "predict").iterdir())
+    assert len(paths) == 360
+    assert all(re.fullmatch(r"\d{5}-label-\d\.png", path.name) for path in paths)
+    with Image.open(paths[0]) as image:
+        assert image.size == (8, 8)
+
+
+def test_validate_needs_the_run_only(folder):
+    status, out, err = command("validate", "--run", folder / "run")
+    assert status == 0, err
+    assert "val/loss" in out
+
+
+def test_the_commands_leave_config_and_checkpoint_alone(folder):
+    kept = ["config.yaml", "checkpoints/last.ckpt", "metrics.csv"]
+    before = contents(folder / "run")
+    for name in ("validate", "test"):
+        assert command(name, "--run", folder / "run")[0] == 0
+    assert [contents(folder / "run")[name] for name in kept] == [before[name] for name in kept]
+
+
+def test_the_config_of_a_run_starts_the_same_run(folder, tmp_path):
+    status, _, err = command("fit", "-c", folder / "run" / "config.yaml", "--run", tmp_path / "again")
+    assert status == 0, err
+    first, second = (
+        torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for path in (folder / "run", tmp_path / "again")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_is_never_overwritten(folder):
+    before = contents(folder)
+    status, _, err = command("fit", "-c", folder / "tiny.yaml", "--run", folder / "run")
+    assert status == 2
+    assert_clear(err, str(folder / "run"), "never overwritten")
+    assert contents(folder) == before
+
+
+def test_print_config_can_be_read_back(folder, tmp_path):
+    status, out, _ = command("fit", "-c", folder / "tiny.yaml", "--run", tmp_path / "run", "--print_config")
+    assert status == 0
+    assert not (tmp_path / "run").exists()
+    printed = yaml.safe_load(out)
+    assert printed["model"]["init_args"]["patch_size"] == 4
+    (tmp_path / "printed.yaml").write_text(out)
+    status, again, _ = command("fit", "-c", tmp_path / "printed.yaml", "--print_config")
+    assert status == 0
+    assert yaml.safe_load(again) == printed
+
+
+def test_a_later_config_and_the_command_line_override(folder, tmp_path):
+    (tmp_path / "overlay.yaml").write_text("model: {init_args: {steps: 2, label_weight: 0.5}}\n")
+    options = ["-c", folder / "tiny.yaml", "-c", tmp_path / "overlay.yaml", "--model.init_args.label_weight", "0.7"]
+    status, out, _ = command("fit", *options, "--print_config")
+    assert status == 0
+    settings = yaml.safe_load(out)["model"]["init_args"]
+    assert (settings["steps"], settings["label_weight"], settings["patch_size"]) == (2, 0.7, 4)
+
+
+# Names of runs -------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_numbered_by_experiment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = "somewhere/configs/mt_diffusion/digits.yaml"
+    assert new_run(None, config) == Path("runs/mt_diffusion/digits/0")
+    for name in ("0", "7", "notes"):
+        (tmp_path / "runs/mt_diffusion/digits" / name).mkdir(parents=True)
+    assert new_run(None, config) == Path("runs/mt_diffusion/digits/8")
+    assert new_run(None, None) == Path("runs/unnamed/0")
+    assert not (tmp_path / "runs/mt_diffusion/digits/8").exists()
+
+
+def test_an_empty_folder_may_become_a_run(tmp_path):
+    assert new_run(str(tmp_path), None) == tmp_path
+    (tmp_path / "file").touch()
+    for taken in (tmp_path, tmp_path / "file"):
+        with pytest.raises(ValueError, match=r"--run is .*never overwritten"):
+            new_run(str(taken), None)
+
+
+def test_words_of_the_command_line():
+    assert split_run(["fit", "--run", "a", "-c", "b"]) == ("a", ["fit", "-c", "b"])
+    assert split_run(["fit", "--run=a"]) == ("a", ["fit"])
+    assert split_run(["fit"]) == (None, ["fit"])
+    assert first_config(["-c", "a.yaml", "--config", "b.yaml"]) == "a.yaml"
+    assert first_config(["--x", "1", "--config=b.yaml"]) == "b.yaml"
+    assert first_config(["--x", "1"]) is None
+    assert first_config([]) is None
+    assert experiment_name("configs/mt_diffusion/digits.yaml") == "mt_diffusion/digits"
+
+
+# Mistakes ------------------------------------------------------------------------------------------------------
+
+
+def assert_clear(err, *words):
+    """One short message with these words, and nothing a newcomer has to read past."""
+    message = err[err.find("mmdiffusion: error:") :]
+    assert message.startswith("mmdiffusion: error:"), err
+    for word in words:
+        assert word in message
+    assert "Traceback" not in err
+    assert "Namespace(" not in err
+    assert "NestedArg" not in err
+    assert "Union subtypes" not in err
+    assert len(message) < 400
+    assert message.count("\n") <= 5
+
+
+MODEL, DATA = "--model.init_args.", "--data.init_args."
+LEVEL = "{width: 16, depth: 1, heads: 2}"
+MISTAKES = [
+    ([MODEL + "nonsense", "3"], ["nonsense"]),
+    (["--nonsense", "3"], ["--nonsense"]),
+    (["--trainer.max_step", "3"], ["max_step"]),
+    (["--model.class_path", "MTDifusion"], ["MTDifusion", "MTDiffusion"]),
+    ([MODEL + "schedule.class_path", "CosinSchedule"], ["schedule", "CosinSchedule"]),
+    ([DATA + "batch_size", "0"], ["batch_size is 0", "at least 1"]),
+    ([DATA + "batch_size", "many"], ["batch_size", "many", "int"]),
+    ([DATA + "batch_size", "5000"], ["batch_size is 5000", "1257"]),
+    ([DATA + "size", "9"], ["size is 9", "8 or 16"]),
+    ([MODEL + "steps", "0"], ["steps is 0", "1 to 50"]),
+    ([MODEL + "steps", "60"], ["steps is 60", "1 to 50"]),
+    ([MODEL + "patch_size", "3"], ["patch_size is 3", "image size, 8"]),
+    ([MODEL + "patch_size", "0"], ["patch_size is 0"]),
+    ([MODEL + "denoiser.init_args.levels", f"[{LEVEL}, {LEVEL}, {LEVEL}]"], ["levels has 3", "patch size"]),
+    ([MODEL + "absent_share", "0.9"], ["absent_share + shown_share is 1.2"]),
+    ([MODEL + "sampler", "euler"], ["sampler", "euler", "ddim"]),
+    ([MODEL + "label_head.init_args.tap", "top"], ["tap is 'top'", "mid"]),
+    (["--trainer.gradient_clip_val", "1", "--trainer.gradient_clip_algorithm", "sum"], ["gradient_clip_algorithm"]),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), MISTAKES, ids=[" ".join(options)[:50] for options, _ in MISTAKES])
+def test_a_mistake_ends_in_one_clear_message_and_leaves_nothing(tmp_path, options, words):
+    config = write_config(tmp_path / "tiny.yaml")
+    status, _, err = command("fit", "-c", config, "--run", tmp_path / "run", *options)
+    assert status == 2
+    assert not (tmp_path / "run").exists(), "a refused run leaves a folder that cannot be used again"
+    assert_clear(err, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train"], ["'train'", "fit, validate, test, predict"]),
+        (["-c", "x.yaml", "fit"], ["'-c'", "fit, validate, test, predict"]),
+        (["--run", "x"], ["fit, validate, test, predict"]),
+        (["fit", "--run"], ["--run is empty"]),
+        (["fit"], ["config"]),
+        (["fit", "-c"], ["config"]),
+        (["fit", "-c", "absent.yaml"], ["absent.yaml"]),
+        (["test"], ["--run"]),
+        (["test", "--run", "absent"], ["absent", "config.yaml", "mmdiffusion fit"]),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_ends_in_one_clear_message(tmp_path, monkeypatch, words, expected):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = command(*words)
+    assert status == 2
+    assert_clear(err, *expected)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_overlay_alone_is_not_enough(tmp_path):
+    path = write_config(tmp_path / "half.yaml", {key: CONFIG[key] for key in ("trainer", "data")})
+    status, _, err = command("fit", "-c", path, "--run", tmp_path / "run")
+    assert status == 2
+    assert_clear(err, "model")
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    status, _, err = command("test", "--run", tmp_path)
+    assert status == 2
+    assert_clear(err, str(tmp_path / "config.yaml"), "mmdiffusion fit")
+    assert not list(tmp_path.iterdir())
+
+
+def fake_checkpoint(path, contents):
+    torch.save(contents, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["test", "fit"])
+def test_a_checkpoint_of_another_method_is_refused(folder, tmp_path, name):
+    path = fake_checkpoint(tmp_path / "other.ckpt", {"hyper_parameters": {"_class_path": "mmdiffusion.methods.Other"}})
+    options = ["--run", folder / "run"] if name == "test" else ["-c", folder / "tiny.yaml", "--run", tmp_path / "run"]
+    before = contents(folder / "run")
+    status, _, err = command(name, *options, "--ckpt_path", path)
+    assert status == 2
+    assert_clear(err, str(path), "mmdiffusion.methods.Other", "MTDiffusion")
+    assert contents(folder / "run") == before
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_checkpoint_of_the_method_is_taken(folder, tmp_path):
+    contents = torch.load(folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    contents["state_dict"]["denoiser.out.bias"] += 10
+    torch.save(contents, tmp_path / "changed.ckpt")
+    own = command("validate", "--run", folder / "run")[1]
+    status, other, err = command("validate", "--run", folder / "run", "--ckpt_path", tmp_path / "changed.ckpt")
+    assert status == 0, err
+    assert other != own
+
+
+def test_without_arguments_the_usage_is_shown():
+    status, out, _ = command()
+    assert status == 0
+    assert out.startswith("usage: mmdiffusion")
+    assert command("--help")[1] == out
+
+
+def test_exit_status_of_the_process(tmp_path):
+    config = write_config(tmp_path / "tiny.yaml")
+    code = "from mmdiffusion.cli import main; main()"
+    options = ["fit", "-c", config, "--run", tmp_path / "run", "--data.init_args.batch_size", "0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert_clear(done.stderr, "batch_size is 0")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]

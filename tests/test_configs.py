@@ -1,0 +1,80 @@
+"""Every shipped configuration runs: two training steps and one validation batch, with the networks it names."""
+
+import sys
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from mmdiffusion.callbacks import EMA, Evaluate, LogSamples
+from mmdiffusion.cli import MMDiffusionCLI
+from tests.helpers import ROOT
+
+CONFIGS = ROOT / "configs"
+OVERLAYS = CONFIGS / "overlays"
+EXPERIMENTS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent != OVERLAYS)
+SMALLER = {
+    "trainer.max_steps": 2,
+    "trainer.val_check_interval": 2,
+    "trainer.limit_val_batches": 1,
+    "trainer.log_every_n_steps": 1,
+    "trainer.accelerator": "cpu",
+    "trainer.enable_progress_bar": "false",
+    "trainer.enable_model_summary": "false",
+    "data.init_args.batch_size": 4,
+    "data.init_args.eval_batch_size": 4,
+}
+
+
+def name(path):
+    return str(path.relative_to(CONFIGS))
+
+
+def build(folder, *configs, **options):
+    words = [word for path in configs for word in ("--config", str(path))]
+    words += [f"--{key}={value}" for key, value in (SMALLER | options).items()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["mmdiffusion"])
+        return MMDiffusionCLI(folder, words, execute=False)
+
+
+def test_there_are_experiments():
+    assert CONFIGS / "mt_diffusion" / "digits.yaml" in EXPERIMENTS
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/*.yaml")), ids=name)
+def test_a_header_says_what_it_is(path):
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ")
+    assert len(first) > 20
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=name)
+def test_it_trains(path, tmp_path):
+    cli = build(tmp_path, path)
+    for callback in cli.trainer.callbacks:
+        if isinstance(callback, LogSamples):
+            callback.num_samples = 2
+    cli.model.steps = 1
+    before = [parameter.detach().clone() for parameter in cli.model.parameters()]
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+    assert cli.trainer.global_step == 2
+    assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
+    assert torch.isfinite(cli.trainer.callback_metrics["val/loss"])
+    pairs = zip(before, cli.model.parameters(), strict=True)
+    assert any(not torch.equal(old, new) for old, new in pairs)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=name)
+def test_it_averages_saves_draws_and_measures(path, tmp_path):
+    trainer = build(tmp_path, path).trainer
+    callbacks = trainer.callbacks
+    for kind in (EMA, LogSamples, Evaluate, Checkpoint):
+        assert sum(isinstance(callback, kind) for callback in callbacks) == 1, kind
+    order = [type(callback) for callback in callbacks]
+    assert order.index(EMA) < order.index(LogSamples), "the last grids are drawn after EMA has put its average in place"
+
+
+@pytest.mark.parametrize("path", sorted(OVERLAYS.glob("*.yaml")), ids=name)
+def test_an_overlay_fits_an_experiment(path, tmp_path):
+    assert build(tmp_path, EXPERIMENTS[0], path).model is not None

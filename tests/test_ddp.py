@@ -1,0 +1,87 @@
+"""Two processes from the command line do what one does: one run folder, the same samples, the same figures."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
+
+from mmdiffusion.runs import new_run
+from tests.helpers import ROOT, write_config
+
+TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+
+
+def call(folder, *words):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "program.py", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder where two processes have trained a run without a name."""
+    folder = tmp_path_factory.mktemp("ddp")
+    (folder / "program.py").write_text("from mmdiffusion.cli import main\n\nmain()\n")
+    write_config(folder / "configs" / "tiny.yaml")
+    call(folder, "fit", "-c", "configs/tiny.yaml", *TWO)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return folder / "runs" / "configs" / "tiny" / "0"
+
+
+def test_two_processes_make_one_run(folder, run):
+    assert [path.name for path in run.parent.iterdir()] == ["0"]
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert len(list((run / "samples").glob("*.png"))) == 2
+
+
+def test_figures_of_two_processes_equal_those_of_one(folder, run):
+    call(folder, "test", "--run", run, *TWO)
+    two = json.loads((run / "metrics.json").read_text())
+    out = call(folder, "test", "--run", run).stdout
+    assert out.count("judged_accuracy[digits-svm]") == 1, "one process reports"
+    one = json.loads((run / "metrics.json").read_text())
+    assert two == one
+
+
+def test_samples_of_two_processes_equal_those_of_one(folder, run):
+    def predicted():
+        paths = sorted((run / "samples" / "predict").iterdir())
+        images = torch.stack([pil_to_tensor(Image.open(path)).int() for path in paths])
+        names = [path.name for path in paths]
+        for path in paths:
+            path.unlink()
+        return names, images
+
+    call(folder, "predict", "--run", run, *TWO)
+    names, two = predicted()
+    call(folder, "predict", "--run", run)
+    assert names == (other := predicted())[0]
+    assert (two - other[1]).abs().max() <= 1
+    assert len(names) == 360
+
+
+def test_further_processes_are_told_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    (tmp_path / "config.yaml").touch()
+    assert new_run(str(tmp_path), None) == tmp_path
+    with pytest.raises(ValueError, match="--run is missing"):
+        new_run(None, "configs/mt_diffusion/digits.yaml")

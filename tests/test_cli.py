@@ -183,7 +183,7 @@ MISTAKES = [
     ([MODEL + "patch_size", "3"], ["patch_size is 3", "image size, 8"]),
     ([MODEL + "patch_size", "0"], ["patch_size is 0"]),
     ([MODEL + "denoiser.init_args.levels", f"[{LEVEL}, {LEVEL}, {LEVEL}]"], ["levels has 3", "patch size"]),
-    ([MODEL + "absent_share", "0.9"], ["absent_share + shown_share is 1.2"]),
+    ([MODEL + "absent_share", "0.9"], ["absent_share + shown_share is 1.1"]),
     ([MODEL + "sampler", "euler"], ["sampler", "euler", "ddim"]),
     ([MODEL + "label_head.init_args.tap", "top"], ["tap is 'top'", "mid"]),
     (["--trainer.gradient_clip_val", "1", "--trainer.gradient_clip_algorithm", "sum"], ["gradient_clip_algorithm"]),

@@ -35,7 +35,7 @@ class MTDiffusion(Method):
 
     Args:
         spec: The data's modalities; linked from the data module.
-        denoiser: Denoiser, all but its grid and channels.
+        denoiser: Denoiser, all but its grid, channels and widths of conditions.
         schedule: Noise schedule.
         drift: How the label's encoding is aggregated.
         label_head: Head that reads the label.
@@ -58,7 +58,7 @@ class MTDiffusion(Method):
     def __init__(
         self,
         spec: DataSpec,
-        denoiser: Callable[[tuple[int, int], int, int, int], Denoiser],
+        denoiser: Callable[[tuple[int, int], int, int, int, None], Denoiser],
         schedule: NoiseSchedule,
         drift: DriftSchedule,
         label_head: Callable[[HeadShape], LabelHead],
@@ -66,8 +66,8 @@ class MTDiffusion(Method):
         patch_size: int = 1,
         label_scale: float = 0.5,
         label_weight: float = 0.1,
-        absent_share: float = 0.4,
-        shown_share: float = 0.3,
+        absent_share: float = 0.2,
+        shown_share: float = 0.2,
         sampler: Sampler = "ddim",
         steps: int = 50,
         guidance: float = 1.0,
@@ -97,7 +97,7 @@ class MTDiffusion(Method):
         grid = (image.size // patch_size, image.size // patch_size)
         channels = image.channels * patch_size**2
         self.conditioner = LabelConditioner(label.num_classes)
-        self.denoiser = denoiser(grid, channels, channels, self.conditioner.width)
+        self.denoiser = denoiser(grid, channels, channels, self.conditioner.width, self.conditioner.context_width)
         self.label_encoder = LabelTable(label.num_classes, shape, label_scale)
         self.label_head = label_head(HeadShape(self.denoiser.tap_widths, shape, label.num_classes))
 

@@ -21,7 +21,7 @@ class LabelConditioner(nn.Module):
     def __init__(self, num_classes: int, width: int = 64) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.width = width
+        self.width, self.context_width = width, None
         self.table = nn.Embedding(num_classes + 2, width)
 
     def forward(self, label: Int[Tensor, " b"]) -> Condition:

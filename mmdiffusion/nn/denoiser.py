@@ -75,8 +75,8 @@ class Denoiser(nn.Module):
         channels: Channels of an input token.
         out_channels: Channels of an output token.
         vector_width: Width of `condition.vector`; `None` when there is none.
-        levels: From the finest to the middle.
         context_width: Width of `condition.tokens`; `None` for no cross-attention.
+        levels: From the finest to the middle.
         query_width: Width of query tokens; `None` when there are none.
         num_times: Times per sample: one, or one per modality. A query has one more, the last.
         embedding_width: Width of the vector that modulates every block.
@@ -89,8 +89,8 @@ class Denoiser(nn.Module):
         channels: int,
         out_channels: int,
         vector_width: int | None,
+        context_width: int | None,
         levels: list[Level],
-        context_width: int | None = None,
         query_width: int | None = None,
         num_times: int = 1,
         embedding_width: int = 256,

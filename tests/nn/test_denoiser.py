@@ -25,9 +25,15 @@ def normal(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def fresh(grid=PLANE, levels=THREE, vector_width: int | None = VECTOR, **options):
+def fresh(
+    grid=PLANE,
+    levels=THREE,
+    vector_width: int | None = VECTOR,
+    context_width: int | None = None,
+    **options,
+):
     torch.manual_seed(0)
-    return Denoiser(grid, CHANNELS, OUT_CHANNELS, vector_width, levels, embedding_width=12, **options)
+    return Denoiser(grid, CHANNELS, OUT_CHANNELS, vector_width, context_width, levels, embedding_width=12, **options)
 
 
 def busy(*args, **options):

@@ -75,6 +75,19 @@ class TextSpec:
     max_words: int
 
 
+@dataclass(frozen=True)
+class TokenSpec:
+    """Tokens of a codec.
+
+    Args:
+        num_codes: Size of the codebook; tokens run from 0 to `num_codes - 1`.
+        grid: Tokens along each axis.
+    """
+
+    num_codes: int
+    grid: tuple[int, ...]
+
+
 Spec = ImageSpec | LabelSpec | TextSpec
 DataSpec = dict[str, Spec]
 """Modality name to its description: what a data module offers and a method is built for."""

@@ -1,5 +1,7 @@
 """Conditioners: what is known about a sample, as the denoiser reads it."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -7,7 +9,34 @@ from torch import Tensor, nn
 from mmdiffusion.types import Condition
 
 
-class LabelConditioner(nn.Module):
+class Conditioner(nn.Module, ABC):
+    """Some modalities of a batch as the denoiser reads them.
+
+    Args:
+        reads: Names of the modalities, in the order in which `forward` takes them.
+        width: Width of the vector; `None` when there is none.
+        context_width: Width of the context tokens; `None` when there are none.
+    """
+
+    def __init__(self, reads: tuple[str, ...], width: int | None, context_width: int | None) -> None:
+        super().__init__()
+        self.reads, self.width, self.context_width = reads, width, context_width
+
+    @abstractmethod
+    def forward(self, *values: Tensor, is_dropped: Bool[Tensor, " b"] | None = None) -> Condition:
+        """The condition.
+
+        Args:
+            values: The modalities that it reads.
+            is_dropped: Samples whose condition is to look as if nothing were known; `None` for none.
+        """
+
+    @abstractmethod
+    def null(self, batch_size: int) -> Condition:
+        """The condition of samples of which nothing is known."""
+
+
+class LabelConditioner(Conditioner):
     """A class label as a vector, with a vector of its own for each way of not knowing it.
 
     The network must be told *why* a label is missing: `hidden` (it was aggregated into z_t, but is not shown) and
@@ -19,14 +48,14 @@ class LabelConditioner(nn.Module):
     """
 
     def __init__(self, num_classes: int, width: int = 64) -> None:
-        super().__init__()
+        super().__init__(("label",), width, None)
         self.num_classes = num_classes
-        self.width, self.context_width = width, None
         self.table = nn.Embedding(num_classes + 2, width)
 
-    def forward(self, label: Int[Tensor, " b"]) -> Condition:
-        """Labels shown to the network."""
-        return Condition(vector=self.table(label))
+    def forward(self, label: Int[Tensor, " b"], *, is_dropped: Bool[Tensor, " b"] | None = None) -> Condition:
+        """Labels shown to the network; see `Conditioner`."""
+        row = label if is_dropped is None else torch.where(is_dropped, self.num_classes + 1, label)
+        return Condition(vector=self.table(row))
 
     def hidden(self, batch_size: int) -> Condition:
         """Labels aggregated into z_t, not shown."""

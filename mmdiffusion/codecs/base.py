@@ -1,0 +1,48 @@
+"""What every codec of tokens offers."""
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mmdiffusion.types import TokenSpec
+
+
+class TokenCodec(nn.Module, ABC):
+    """A frozen first stage: data to tokens and back.
+
+    Args:
+        latent: The tokens.
+    """
+
+    def __init__(self, latent: TokenSpec) -> None:
+        super().__init__()
+        self.latent = latent
+
+    @abstractmethod
+    def encode(self, data: Tensor) -> Int[Tensor, "b *grid"]:
+        """Tokens of a modality, 0 to `latent.num_codes - 1`.
+
+        Args:
+            data: The modality as a batch holds it.
+        """
+
+    @abstractmethod
+    def decode(self, tokens: Int[Tensor, "b *grid"]) -> Float[Tensor, "b ..."]:
+        """The modality that tokens stand for.
+
+        Args:
+            tokens: 0 to `latent.num_codes - 1`.
+        """
+
+    def check(self, tokens: Int[Tensor, "b *grid"]) -> None:
+        """Check tokens.
+
+        Raises:
+            ValueError: if one is outside the codebook, or their grid is another.
+        """
+        if tuple(tokens.shape[1:]) != self.latent.grid:
+            raise ValueError(f"tokens has grid {tuple(tokens.shape[1:])}: expected {self.latent.grid}")
+        outside = tokens[(tokens < 0) | (tokens >= self.latent.num_codes)]
+        if len(outside):
+            raise ValueError(f"tokens has {int(outside[0])}: expected 0 to {self.latent.num_codes - 1}")

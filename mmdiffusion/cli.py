@@ -21,10 +21,13 @@ import mmdiffusion.diffusion
 import mmdiffusion.methods
 import mmdiffusion.metrics
 import mmdiffusion.nn
+from mmdiffusion.callbacks.draws import check_draws
+from mmdiffusion.callbacks.evaluate import Evaluate
 from mmdiffusion.callbacks.progress import StepProgress
+from mmdiffusion.callbacks.samples import LogSamples
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.messages import clear_message
-from mmdiffusion.methods.base import Method
+from mmdiffusion.methods.base import Method, check_precision
 from mmdiffusion.runs import CHECKPOINT, CONFIG, check_checkpoint, existing_run, new_run
 
 USAGE = """usage: mmdiffusion {fit,validate,test,predict} ...
@@ -66,14 +69,23 @@ class MMDiffusionCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The one link: what the data is, told to the model."""
+        """What the data is, told to the model; and one seed for weights, noise and the order of the data."""
         parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")
+        for target in ("model.init_args.seed", "data.init_args.seed"):
+            parser.link_arguments("seed_everything", target, compute_fn=int)
 
     def before_instantiate_classes(self) -> None:
         """Refuse a checkpoint of another method before anything is built."""
         checkpoint = self._get(self.config, "ckpt_path")
         if checkpoint is not None:
             check_checkpoint(checkpoint, self._get(self.config, "model").class_path)
+
+    def after_instantiate_classes(self) -> None:
+        """Find, before anything is written, what callbacks and method would find later."""
+        check_precision(self.trainer.precision)
+        for callback in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(callback, Evaluate | LogSamples):
+                check_draws(callback.draws, self.model)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a run's own config built its model, Lightning would read it a second time from the checkpoint."""
@@ -83,15 +95,23 @@ class MMDiffusionCLI(LightningCLI):
         rank_zero_info(f"run folder: {self.run_folder}; next: mmdiffusion test --run {self.run_folder}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer writes into the run's folder; only `fit` starts its log."""
+        """The trainer writes into the run's folder; `fit` starts its log there, beside any other logger.
+
+        Raises:
+            ValueError: if the configuration asks for another folder.
+        """
         is_fit = self.subcommand == "fit"
         if not is_fit:
             self.save_config_callback = None
         settings = self._get(self.config_init, "trainer")
+        if settings.default_root_dir is not None:
+            raise ValueError(f"default_root_dir is {settings.default_root_dir}: expected none, --run names the folder")
+        others = [] if isinstance(settings.logger, bool | None) else settings.logger
+        others = others if isinstance(others, list) else [others]
         shown = [] if settings.enable_progress_bar is False else [StepProgress()]
         own = {
             "default_root_dir": self.run_folder,
-            "logger": CSVLogger(save_dir=self.run_folder, name="", version="") if is_fit else False,
+            "logger": [CSVLogger(save_dir=self.run_folder, name="", version=""), *others] if is_fit else False,
             "callbacks": [*shown, *(settings.callbacks or [])],
         }
         return super().instantiate_trainer(**kwargs, **own)

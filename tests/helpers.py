@@ -109,7 +109,7 @@ class Oracle(Method):
     """Draws perfect pictures and classifies without error."""
 
     def __init__(self):
-        super().__init__(torch.optim.SGD, warmup_steps=0, seed=0)
+        super().__init__(torch.optim.SGD, warmup_steps=0, seed=0, givable=("label",), drawable=("image", "label"))
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.batch_sizes: list[int] = []
 
@@ -123,6 +123,9 @@ class Oracle(Method):
         noise = SampleNoise(0, seeds).uniform((1, 8, 8)) * 0.2
         assert isinstance(label, torch.Tensor)
         return {"image": picture(label) + noise, "label": label, "index": index}
+
+    def protocol(self):
+        return {"sampler": "oracle"}
 
     def classify(self, batch):
         assert "label" not in batch, "a classifier is handed no label"

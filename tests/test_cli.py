@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from mmdiffusion.cli import first_config, split_run
+from mmdiffusion.cli import MMDiffusionCLI, first_config, split_run
 from mmdiffusion.runs import experiment_name, new_run
 from tests.helpers import CONFIG, ROOT, command, fit_run, write_config
 
@@ -116,6 +116,23 @@ def test_a_later_config_and_the_command_line_override(folder, tmp_path):
     assert (settings["steps"], settings["label_weight"], settings["patch_size"]) == (2, 0.7, 4)
 
 
+def test_one_seed_sets_weights_noise_and_order(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["mmdiffusion"])
+        words = ["-c", str(folder / "tiny.yaml"), "--seed_everything", "7"]
+        cli = MMDiffusionCLI(folder / "unused", words, execute=False)
+    assert (cli.model.seed, cli.datamodule.seed) == (7, 7)
+    assert not (folder / "unused").exists()
+
+
+def test_another_logger_logs_beside_ours(folder, tmp_path):
+    logger = f"{{class_path: CSVLogger, init_args: {{save_dir: {tmp_path}/other}}}}"
+    status, _, err = command("fit", "-c", folder / "tiny.yaml", "--run", tmp_path / "run", "--trainer.logger", logger)
+    assert status == 0, err
+    assert (tmp_path / "run" / "metrics.csv").is_file()
+    assert list((tmp_path / "other").rglob("metrics.csv"))
+
+
 # Names of runs -------------------------------------------------------------------------------------------------
 
 
@@ -184,6 +201,9 @@ MISTAKES = [
     ([MODEL + "patch_size", "0"], ["patch_size is 0"]),
     ([MODEL + "denoiser.init_args.levels", f"[{LEVEL}, {LEVEL}, {LEVEL}]"], ["levels has 3", "patch size"]),
     ([MODEL + "absent_share", "0.9"], ["absent_share + shown_share is 1.1"]),
+    (["--trainer.default_root_dir", "elsewhere"], ["default_root_dir is elsewhere", "--run"]),
+    (["--trainer.precision", "bf16-true"], ["precision is bf16-true", "bf16-mixed"]),
+    ([MODEL + "shown_share", "0"], ["draws.conditional", "given is 'label'"]),
     ([MODEL + "sampler", "euler"], ["sampler", "euler", "ddim"]),
     ([MODEL + "label_head.init_args.tap", "top"], ["tap is 'top'", "mid"]),
     (["--trainer.gradient_clip_val", "1", "--trainer.gradient_clip_algorithm", "sum"], ["gradient_clip_algorithm"]),

@@ -62,6 +62,15 @@ def test_figures_of_two_processes_equal_those_of_one(folder, run):
     assert two == one
 
 
+def test_a_process_without_samples_waits_for_no_one(folder, run):
+    judge = {"class_path": "JudgedAccuracy", "init_args": {"judge": {"class_path": "SVMJudge"}}}
+    settings = {"draws": {"joint": {"given": []}}, "num_samples": 1, "metrics": [judge]}
+    write_config(folder / "one.yaml", {"trainer": {"callbacks": [{"class_path": "Evaluate", "init_args": settings}]}})
+    call(folder, "test", "--run", run, "-c", "one.yaml", *TWO)
+    figures = json.loads((run / "metrics.json").read_text())
+    assert figures["judged_accuracy[digits-svm]"]["joint"]["num_samples"] == 1
+
+
 def test_samples_of_two_processes_equal_those_of_one(folder, run):
     def predicted():
         paths = sorted((run / "samples" / "predict").iterdir())

@@ -5,12 +5,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from mmdiffusion.callbacks.progress import StepProgress
-from mmdiffusion.data.base import DataModule
+from mmdiffusion.data.base import DataModule, Split
 from mmdiffusion.methods.base import Method
+from mmdiffusion.methods.checks import check_request
 from mmdiffusion.types import Batch, LabelSpec
 
 
@@ -27,35 +28,34 @@ class Draw:
     drawn: list[str] | None = None
 
 
-def check_draws(draws: dict[str, Draw], trainer: Trainer) -> None:
-    """Check kinds of samples against the data, before any work starts.
+def check_draws(draws: dict[str, Draw], method: LightningModule) -> None:
+    """Check kinds of samples against what the method can do, before any work starts.
 
     Args:
         draws: Kinds of samples by name.
-        trainer: Knows the data module.
+        method: Is to draw them.
 
     Raises:
-        ValueError: if the data lacks a modality that should be given or drawn.
+        ValueError: naming the kind, and what the method cannot be given or cannot draw.
     """
-    data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-    assert isinstance(data, DataModule)
+    assert isinstance(method, Method)
     for name, draw in draws.items():
-        for field, modalities in (("given", draw.given), ("drawn", draw.drawn or [])):
-            for modality in modalities:
-                if modality not in data.spec:
-                    expected = f"expected some of {', '.join(data.spec)}"
-                    raise ValueError(f"draws.{name}: {field} is {modality!r}, {expected}")
+        try:
+            check_request(draw.given, draw.drawn, None, givable=method.givable, drawable=method.drawable)
+        except ValueError as error:
+            raise ValueError(f"draws.{name}: {error}") from error
 
 
-def conditions(data: DataModule, draw: Draw, num_samples: int) -> Batch:
-    """Values of the given modalities for samples 0, 1, ...: labels in turn, anything else from the test split in turn.
+def conditions(data: DataModule, draw: Draw, num_samples: int, split: Split) -> Batch:
+    """Values of the given modalities for samples 0, 1, ...: labels in turn, anything else from the split in turn.
 
     Args:
         data: The data module.
         draw: What is given.
         num_samples: Number of samples.
+        split: Where they come from.
     """
-    columns, order = data.columns("test"), torch.arange(num_samples)
+    columns, order = data.columns(split), torch.arange(num_samples)
     values: Batch = {}
     for name in draw.given:
         spec = data.spec[name]

@@ -26,6 +26,7 @@ class EMA(Callback):
         self.decay = decay
         self.warmup = warmup
         self.num_updates = 0
+        self._seen_step = 0
         self._average: dict[str, Tensor] = {}
         self._raw: dict[str, Tensor] | None = None
 
@@ -46,6 +47,10 @@ class EMA(Callback):
             self._average = {name: p.detach().clone() for name, p in trained(pl_module)}
         self._average = {name: tensor.to(pl_module.device) for name, tensor in self._average.items()}
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count from here: a fit that goes on has its step restored by now."""
+        self._seen_step = trainer.global_step
+
     def on_train_batch_end(
         self,
         trainer: Trainer,
@@ -55,12 +60,13 @@ class EMA(Callback):
         batch_idx: int,
     ) -> None:
         """Take the weights in once per optimizer step, not per accumulated batch."""
-        if trainer.global_step == self.num_updates:
+        if trainer.global_step == self._seen_step:
             return
+        self._seen_step = trainer.global_step
         share = 1 - self.decay_at(self.num_updates)
         for name, parameter in trained(pl_module):
             self._average[name].lerp_(parameter.detach(), share)
-        self.num_updates = trainer.global_step
+        self.num_updates += 1
 
     # Swap ------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -15,7 +16,7 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from mmdiffusion.callbacks.draws import Draw, check_draws, conditions, draw_samples, take
-from mmdiffusion.data.base import DataModule
+from mmdiffusion.data.base import DataModule, Split
 from mmdiffusion.methods.base import Method
 from mmdiffusion.metrics.base import SampleMetric
 from mmdiffusion.types import Batch
@@ -24,15 +25,20 @@ Figure = dict[str, Any]
 """A value with its number of samples and protocol."""
 
 
+FILES = {"val": "metrics-val.json", "test": "metrics.json"}
 COLUMNS = ("classify", "real", "shuffled")
 """Columns of the table beside those of the draws."""
 
 
 class Evaluate(Callback):
-    """Measures a method in `test`: samples of every kind, classification, and the real data beside them.
+    """Measures a method: samples of every kind, classification, and the real data beside them.
+
+    `test` measures on the test split and writes `metrics.json`; `validate` does the same on the validation split, to
+    choose settings by, and writes `metrics-val.json`.
 
     Columns of the table: one per draw; `real`, the upper bound (real test data, or real training data where test data
-    are the reference); and `shuffled`, the control (labels of the conditional draw put in another order). Judges and
+    are the reference); and `shuffled`, the control (labels of a draw with given labels put in another order).
+    Judges and
     feature extractors are fitted on the real training split only.
 
     Args:
@@ -66,92 +72,135 @@ class Evaluate(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check what is to be drawn, before a training rather than after it."""
-        check_draws(self.draws, trainer)
+        check_draws(self.draws, pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure on the validation split, where validation is all that was asked for."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._evaluate(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure everything, then print the table and write `metrics.json` into the run folder."""
-        method, data = pl_module, trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        """Measure on the test split."""
+        self._evaluate(trainer, pl_module, "test")
+
+    def _evaluate(self, trainer: Trainer, method: LightningModule, split: Split) -> None:
+        data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         assert isinstance(method, Method)
         assert isinstance(data, DataModule)
         start = time.perf_counter()
         self._figures = {}
-        self._prepare(trainer, data)
-        self._measure_real(trainer, data)
-        self._measure_classification(trainer, method, data)
+        made = method.protocol() | {"checkpoint": str(trainer.ckpt_path), "split": split}
+        self._prepare(trainer, data, split)
+        self._measure_real(trainer, data, split)
+        self._measure_classification(trainer, method, data, split, made)
         for name, draw in self.draws.items():
-            given = conditions(data, draw, self.num_samples)
-            share = range(trainer.global_rank, self.num_samples, trainer.world_size)
-            samples = list(draw_samples(trainer, method, draw, given, share, self.batch_size, f"drawing {name}"))
-            self._measure(name, lambda batches=samples: batches)
-            if "label" in draw.given:
-                control = [batch | {"label": shuffled(given["label"], batch["index"])} for batch in samples]
-                self._measure("shuffled", lambda batches=control: batches, only="label")
+            self._measure_draw(trainer, method, draw, name, conditions(data, draw, self.num_samples, split), made)
         if trainer.is_global_zero:
-            self._report(Path(trainer.default_root_dir), time.perf_counter() - start, trainer)
+            self._report(Path(trainer.default_root_dir), split, time.perf_counter() - start, trainer)
 
     # Measuring -------------------------------------------------------------------------------------------------
 
-    def _prepare(self, trainer: Trainer, data: DataModule) -> None:
-        train, test = data.columns("train"), data.columns("test")
+    def _prepare(self, trainer: Trainer, data: DataModule, split: Split) -> None:
+        train = data.columns("train")
         assert isinstance(train["image"], Tensor)
         assert isinstance(train["label"], Tensor)
+        device = trainer.strategy.root_device
         for metric in self.metrics:
-            metric.to(trainer.strategy.root_device)
+            metric.to("cpu" if device.type == "mps" else device)  # sums are float64, which MPS lacks
             metric.reset()
             metric.fit(train["image"], train["label"])
             if metric.uses_reference:
-                for batch in self._share(trainer, test):
+                for batch in self._share(trainer, data.columns(split)):
                     metric.update(*inputs(metric, batch), real=True)
 
-    def _measure_real(self, trainer: Trainer, data: DataModule) -> None:
-        """Real data as samples: training data against the test references, test data for everything else."""
-        train = {name: values[: self.num_samples] for name, values in data.columns("train").items()}
-        self._measure("real", lambda: self._share(trainer, train), only_reference=True)
-        self._measure("real", lambda: self._share(trainer, data.columns("test")), only_reference=False)
+    def _measure_real(self, trainer: Trainer, data: DataModule, split: Split) -> None:
+        """Real data as samples: training data against references, data of the split for everything else."""
+        train = data.columns("train")
+        chosen = in_turn(train)[: self.num_samples]
+        balanced = {name: take(values, chosen) for name, values in train.items()}
+        for metrics, columns in (
+            (self._with_reference(True), balanced),
+            (self._with_reference(False), data.columns(split)),
+        ):
+            self._measure("real", self._share(trainer, columns), columns, metrics, {})
 
-    def _measure_classification(self, trainer: Trainer, method: Method, data: DataModule) -> None:
-        """The method as a classifier of the test split, where it is one; it is handed images and no labels."""
+    def _with_reference(self, uses_reference: bool) -> list[SampleMetric]:
+        return [metric for metric in self.metrics if metric.uses_reference == uses_reference]
+
+    def _measure_classification(
+        self,
+        trainer: Trainer,
+        method: Method,
+        data: DataModule,
+        split: Split,
+        made: Figure,
+    ) -> None:
+        """The method as a classifier, where that is measured; it is handed images and no labels."""
+        metrics = [metric for metric in self.metrics if "prediction" in metric.inputs]
+        if not metrics:
+            return
         classify: Callable[[Batch], Tensor] | None = getattr(method, "classify", None)
         if classify is None:
-            return
-        predicted = []
-        for batch in self._share(trainer, data.columns("test")):
-            image, label = batch["image"], batch["label"]
+            raise ValueError(f"metrics has {metrics[0].name()}: {type(method).__name__} does not classify")
+        batches: list[Batch] = []
+        for batch in self._share(trainer, data.columns(split)):
+            image = batch["image"]
             assert isinstance(image, Tensor)
-            assert isinstance(label, Tensor)
             with trainer.precision_plugin.forward_context():
                 probabilities = classify({"image": image.to(method.device), "index": batch["index"]})
-            predicted.append({"prediction": probabilities.argmax(1).cpu(), "label": label})
-        self._measure("classify", lambda: predicted)
+            batches.append({"prediction": probabilities.argmax(1).cpu(), "label": batch["label"]})
+        self._measure("classify", batches, ("prediction", "label"), metrics, made)
+
+    def _measure_draw(
+        self,
+        trainer: Trainer,
+        method: Method,
+        draw: Draw,
+        name: str,
+        given: Batch,
+        made: Figure,
+    ) -> None:
+        """Samples of one kind, and their control."""
+        share = range(trainer.global_rank, self.num_samples, trainer.world_size)
+        batches = list(draw_samples(trainer, method, draw, given, share, self.batch_size, f"drawing {name}"))
+        drawn = method.drawable if draw.drawn is None else draw.drawn
+        made = made | {"given": draw.given, "drawn": [entry for entry in drawn if entry not in draw.given]}
+        self._measure(name, batches, {*given, *drawn}, self.metrics, made)
+        if "label" in given:
+            control = [batch | {"label": shuffled(given["label"], batch["index"])} for batch in batches]
+            metrics = [metric for metric in self.metrics if "label" in metric.inputs]
+            self._measure(self._control(name), control, {*given, *drawn}, metrics, made)
+
+    def _control(self, name: str) -> str:
+        """Column of a draw's control."""
+        is_only = sum("label" in draw.given for draw in self.draws.values()) == 1
+        return "shuffled" if is_only else f"{name}, shuffled"
 
     def _measure(
         self,
         column: str,
-        batches: Callable[[], Iterable[Batch]],
-        only: str | None = None,
-        only_reference: bool | None = None,
+        batches: Iterable[Batch],
+        entries: Iterable[str],
+        metrics: list[SampleMetric],
+        made: Figure,
     ) -> None:
-        """Compute every metric that these batches can feed.
+        """Compute the metrics that these batches can feed.
 
         Args:
             column: Column of the table.
-            batches: Makes the batches afresh for each metric.
-            only: Leave out metrics that do not read this entry.
-            only_reference: Leave out metrics that do not use references (or, if false, those that do).
+            batches: This process's share, which may be empty.
+            entries: Entries of every batch; the same on all processes, so that all compute, or none.
+            metrics: Which metrics to consider.
+            made: How the samples were made, for the record.
         """
-        for metric in self.metrics:
-            if only is not None and only not in metric.inputs:
-                continue
-            if only_reference is not None and metric.uses_reference != only_reference:
+        for metric in metrics:
+            if not set(metric.inputs) <= set(entries):
                 continue
             metric.reset_samples()
-            for batch in batches():
-                if not set(metric.inputs) <= set(batch):
-                    break
+            for batch in batches:
                 metric.update(*inputs(metric, batch))
-            else:
-                figure = {"value": float(metric.compute())} | metric.protocol()
-                self._figures.setdefault(metric.name(), {})[column] = figure
+            figure = {"value": float(metric.compute())} | metric.protocol() | ({"made": made} if made else {})
+            self._figures.setdefault(metric.name(), {})[column] = figure
 
     def _share(self, trainer: Trainer, columns: Batch) -> list[Batch]:
         """This process's rows of a split, in batches."""
@@ -165,10 +214,11 @@ class Evaluate(Callback):
 
     # Reporting -------------------------------------------------------------------------------------------------
 
-    def _report(self, run: Path, seconds: float, trainer: Trainer) -> None:
-        columns = [c for c in [*self.draws, *COLUMNS] if any(c in f for f in self._figures.values())]
+    def _report(self, run: Path, split: Split, seconds: float, trainer: Trainer) -> None:
+        order = [*self.draws, "classify", "real", *map(self._control, self.draws)]
+        columns = [c for c in dict.fromkeys(order) if any(c in f for f in self._figures.values())]
         headers = [Column(c, no_wrap=True) for c in ("metric", *columns)]
-        title = f"{run}: {self.num_samples} samples of each kind, {seconds:.0f} s"
+        title = f"{run}, {split} split: {self.num_samples} samples of each kind, {seconds:.0f} s"
         table = Table(*headers, title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for name, figures in self._figures.items():
             table.add_row(escape(name), *(f"{figures[c]['value']:.4g}" if c in figures else "" for c in columns))
@@ -176,9 +226,11 @@ class Evaluate(Callback):
         console.width = max(console.width, Console(width=1000).measure(table).maximum)
         console.print(table)
         for logger in trainer.loggers:
-            logger.log_metrics({f"test/{m}/{c}": f["value"] for m, fs in self._figures.items() for c, f in fs.items()})
+            logger.log_metrics(
+                {f"{split}/{m}/{c}": f["value"] for m, fs in self._figures.items() for c, f in fs.items()}
+            )
         run.mkdir(parents=True, exist_ok=True)
-        (run / "metrics.json").write_text(json.dumps(self._figures, indent=2) + "\n")
+        (run / FILES[split]).write_text(json.dumps(self._figures, indent=2) + "\n")
 
 
 def inputs(metric: SampleMetric, batch: Batch) -> list[Any]:
@@ -192,3 +244,15 @@ def shuffled(labels: Tensor | list[str], index: Tensor | list[str]) -> Tensor | 
     assert isinstance(index, Tensor)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     return take(labels, order[index.cpu()])
+
+
+def in_turn(columns: Batch) -> Tensor:
+    """Rows in their order, but one of each label in turn, so that the first few are balanced."""
+    label = columns.get("label")
+    if not isinstance(label, Tensor):
+        return torch.arange(len(columns["index"]))
+    by_label = label.argsort(stable=True)
+    first = torch.searchsorted(label[by_label], label[by_label])
+    turn = torch.empty_like(by_label)
+    turn[by_label] = torch.arange(len(label)) - first
+    return turn.argsort(stable=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
@@ -40,11 +41,12 @@ class LogSamples(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check what is to be drawn."""
-        check_draws(self.draws, trainer)
+        check_draws(self.draws, pl_module)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write grids when enough steps have passed since the last; averaged weights are in place in validation."""
-        if not trainer.sanity_checking and trainer.global_step >= self._last_step + self.every_n_steps:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write grids when enough steps have passed since the last; averaged weights are still in place here."""
+        is_due = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if is_due and trainer.global_step >= self._last_step + self.every_n_steps:
             self._write_grids(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -78,7 +80,7 @@ class LogSamples(Callback):
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         for name, draw in self.draws.items():
-            given = conditions(data, draw, self.num_samples)
+            given = conditions(data, draw, self.num_samples, "test")
             batches = list(draw_samples(trainer, method, draw, given, range(self.num_samples), 250, f"drawing {name}"))
             columns = getattr(data.spec.get("label"), "num_classes", 10)
             save_grid(batches, folder / f"step-{trainer.global_step:06d}-{name}.png", columns, "label" in given)

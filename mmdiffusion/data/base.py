@@ -7,8 +7,9 @@ from typing import Literal
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from mmdiffusion.seeding import stream_seed
 from mmdiffusion.types import Batch, DataSpec
 
 Split = Literal["train", "val", "test"]
@@ -86,14 +87,25 @@ class DataModule(LightningDataModule, ABC):
         Raises:
             ValueError: if the training split does not fill one batch.
         """
-        size = len(self.split("train"))  # pyright: ignore[reportArgumentType]
+        size = len(self.split("train")) // self._num_processes  # pyright: ignore[reportArgumentType]
         if self.batch_size > size:
-            raise ValueError(f"batch_size is {self.batch_size}: expected at most {size}, the training samples")
+            raise ValueError(f"batch_size is {self.batch_size}: expected at most {size}, a process's training samples")
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled training batches; the last, smaller one of an epoch is dropped."""
-        order = torch.Generator().manual_seed(self.seed)
-        return self._loader(self.split("train"), self.batch_size, shuffle=True, drop_last=True, generator=order)
+        """Shuffled training batches, by (seed, epoch); the last, smaller one of an epoch is dropped."""
+        dataset, rank = self.split("train"), self.trainer.global_rank if self.trainer else 0
+        order = DistributedSampler(
+            dataset,
+            self._num_processes,
+            rank,
+            seed=stream_seed(self.seed, "order", 0),
+            drop_last=True,
+        )
+        return self._loader(dataset, self.batch_size, sampler=order, drop_last=True)
+
+    @property
+    def _num_processes(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
 
     def val_dataloader(self) -> DataLoader:
         """The validation split in order."""

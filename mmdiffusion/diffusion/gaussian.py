@@ -241,6 +241,7 @@ class GaussianDiffusion(nn.Module):
         is_last = (target == 0).reshape(-1, *[1] * (noisy.ndim - 1))
         if sampler == "ddim" or bool(is_last.all()):
             return moved
+        assert sampler == "heun", sampler
         end = self.evaluate(predict, moved, target, clip)
         return torch.where(is_last, moved, self.move(noisy, self.average(noisy, start, end, time), time, target))
 

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -27,15 +28,26 @@ class Method(LightningModule, ABC):
         optimizer: Makes the optimizer from the trained parameters.
         warmup_steps: Steps over which the learning rate rises; it then falls to zero along a half cosine.
         seed: Seed of every draw in training and sampling.
+        givable: Modalities that `sample` can be given.
+        drawable: Modalities that `sample` draws when nothing is given.
     """
 
-    def __init__(self, optimizer: OptimizerCallable, warmup_steps: int, seed: int) -> None:
+    def __init__(
+        self,
+        optimizer: OptimizerCallable,
+        warmup_steps: int,
+        seed: int,
+        *,
+        givable: tuple[str, ...],
+        drawable: tuple[str, ...],
+    ) -> None:
         super().__init__()
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps is {warmup_steps}: expected 0 or more")
         self.make_optimizer = optimizer
         self.warmup_steps = warmup_steps
         self.seed = seed
+        self.givable, self.drawable = givable, drawable
 
     @abstractmethod
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -69,10 +81,19 @@ class Method(LightningModule, ABC):
             A batch with the drawn and the given modalities.
         """
 
+    @abstractmethod
+    def protocol(self) -> dict[str, Any]:
+        """Settings that a figure depends on, beside the weights: how samples are drawn."""
+
     # Lightning -------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Say how large the model is."""
+        """Check the precision, and say how large the model is.
+
+        Raises:
+            ValueError: for a precision in which training would go wrong.
+        """
+        check_precision(self.trainer.precision, self.trainer.optimizers, self.trainer.gradient_clip_val)
         num_parameters = sum(p.numel() for p in self.parameters() if p.requires_grad)
         rank_zero_info(f"{type(self).__name__}: {num_parameters / 1e6:.2f} M parameters train")
 
@@ -92,9 +113,9 @@ class Method(LightningModule, ABC):
         """Nothing: tests are what the Evaluate callback measures."""
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Draw one sample for each condition of the batch."""
+        """Draw one sample for each condition of the batch; the rest of the batch, its targets, stays unseen."""
         seeds = [int(index) for index in batch["index"]]
-        return self.sample({k: v for k, v in batch.items() if k != "index"}, seeds=seeds)
+        return self.sample({name: batch[name] for name in self.givable}, seeds=seeds)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over everything that trains, with its schedule by step."""
@@ -118,6 +139,24 @@ class Method(LightningModule, ABC):
     def _generator(self, purpose: str, batch: int) -> torch.Generator:
         rank, world_size = self.global_rank, self.trainer.world_size
         return step_generator(self.seed, purpose, batch, rank=rank, world_size=world_size, device=self.device)
+
+
+def check_precision(precision: str, optimizers: Sequence[Optimizer] = (), clip: float | None = None) -> None:
+    """Check that weights and tables stay float32, and that scaled gradients are not clipped before they are unscaled.
+
+    Args:
+        precision: Precision of the trainer.
+        optimizers: Optimizers that train.
+        clip: Norm or value that gradients are clipped to.
+
+    Raises:
+        ValueError: naming the setting and what was expected.
+    """
+    if precision not in ("32-true", "bf16-mixed", "16-mixed"):
+        raise ValueError(f"precision is {precision}: expected 32-true, bf16-mixed or 16-mixed")
+    is_fused = any(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in optimizers)
+    if precision == "16-mixed" and is_fused and clip:
+        raise ValueError("precision is 16-mixed, the optimizer is fused: expected fused: false, to clip true gradients")
 
 
 def warmup_cosine(step: int, warmup_steps: int, num_steps: int) -> float:

@@ -10,6 +10,7 @@ read back by a head. A label has three states, and the network is told which:
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,11 +22,12 @@ from mmdiffusion.diffusion.aggregated import AggregatedDiffusion
 from mmdiffusion.diffusion.gaussian import Encodings, PredictionKind, Sampler
 from mmdiffusion.diffusion.schedules import DriftSchedule, NoiseSchedule
 from mmdiffusion.methods.base import Method
+from mmdiffusion.methods.checks import check_request, check_shares, check_times, image_and_label
 from mmdiffusion.nn.conditioners import LabelConditioner
 from mmdiffusion.nn.denoiser import Denoiser
 from mmdiffusion.nn.modalities import HeadShape, Image, LabelHead, LabelTable, Logits, patchify, unpatchify
 from mmdiffusion.seeding import SampleNoise
-from mmdiffusion.types import Batch, Condition, DataSpec, ImageSpec, LabelSpec
+from mmdiffusion.types import Batch, Condition, DataSpec
 
 Times = Int[Tensor, " b"]
 
@@ -77,7 +79,9 @@ class MTDiffusion(Method):
         warmup_steps: int = 100,
         seed: int = 0,
     ) -> None:
-        super().__init__(optimizer, warmup_steps, seed)
+        is_shown, is_hidden = shown_share > 0, absent_share + shown_share < 1 - 1e-6
+        drawable = ("image", "label") if is_hidden else ("image",)
+        super().__init__(optimizer, warmup_steps, seed, givable=("label",) if is_shown else (), drawable=drawable)
         self.save_hyperparameters(logger=False)
         image, label = image_and_label(spec)
         check_shares(absent_share, shown_share, label_weight)
@@ -136,11 +140,11 @@ class MTDiffusion(Method):
         share = time / self.diffusion.num_steps
         denoised = self.denoiser(patchify(noisy, self.patch_size), share, condition)
         prediction = unpatchify(denoised.prediction, self.patch_size).float()
-        clean = self.diffusion.predict_x0(noisy, time, prediction)
-        return prediction, self.label_head(denoised, clean, share).float()
+        return prediction, self.label_head(denoised, prediction, share).float()
 
     # Sampling: Algorithm 2 -------------------------------------------------------------------------------------
 
+    @torch.inference_mode(False)  # head guidance takes gradients
     @torch.no_grad()
     def sample(
         self,
@@ -157,7 +161,8 @@ class MTDiffusion(Method):
         Args:
             condition: `label` (b) when it is known; empty when nothing is given.
             seeds: One number per sample, usually its index.
-            drawn: `["image"]` for the image alone (unconditional); `None` draws a label with it, unless it is given.
+            drawn: `["image"]` for the image alone (unconditional); `None` draws a label with it, unless it is given or
+                the model was trained without.
             steps: Sampling steps, 1 to T; `None` takes the method's own.
             guidance: Classifier-free guidance of a given label; `None` takes the method's own.
             head_guidance: Guidance of a given label by the model's own head; `None` takes the method's own.
@@ -166,10 +171,10 @@ class MTDiffusion(Method):
             `image` (b c h w, in [-1, 1]), `index` (b), and `label` (b) unless the image was drawn alone.
 
         Raises:
-            ValueError: if a label or `steps` is outside its range, labels and seeds differ in number, or `drawn` names
-                something else.
+            ValueError: if a label or `steps` is outside its range, labels and seeds differ in number, or the model was
+                not trained for what is given, drawn or guided.
         """
-        is_joint = wants_label(drawn)
+        self.check_sampling(condition, drawn, guidance, head_guidance)
         label = self.given_label(condition, len(seeds))
         noise = SampleNoise(self.seed, seeds, self.device)
         shape = (self.image.channels, self.image.size, self.image.size)
@@ -184,7 +189,7 @@ class MTDiffusion(Method):
         def alone(noisy: Image, time: Times) -> tuple[Image, Encodings]:
             return self.denoise(noisy, time, self.conditioner.null(len(seeds)))[0], {}
 
-        predict = joint if is_joint else alone
+        predict = joint if "label" in (self.drawable if drawn is None else drawn) else alone
         if label is not None:
             predict = self.conditional(label, guidance, head_guidance)
             labels["label"] = label
@@ -254,18 +259,57 @@ class MTDiffusion(Method):
 
         Args:
             batch: `image` (b c h w), and `index` (b), which seeds the noise. A `label` is not read.
+
+        Raises:
+            ValueError: if the model was not trained for it.
         """
+        self.check_absent("classify")
+        if self.label_weight == 0:
+            raise ValueError("label_weight is 0: expected above 0 in training, for a head that classifies")
         image, index = batch["image"], batch["index"]
         assert isinstance(image, Tensor)
         assert isinstance(index, Tensor)
         noise = SampleNoise(self.seed, index.tolist(), self.device)
-        condition = self.conditioner.null(len(image))
+        image, condition = image.to(self.device), self.conditioner.null(len(image))
         total = torch.zeros(len(image), self.label.num_classes, device=self.device)
         for t in self.classify_steps:
             time = torch.full((len(image),), t, device=self.device)
             noisy = self.diffusion.corrupt(image, time, noise.normal(tuple(image.shape[1:])))
             total += self.denoise(noisy, time, condition)[1].softmax(1)
         return total / len(self.classify_steps)
+
+    # Requests --------------------------------------------------------------------------------------------------
+
+    def protocol(self) -> dict[str, Any]:
+        """How samples are drawn and images classified."""
+        names = ("sampler", "steps", "guidance", "head_guidance", "seed")
+        return {name: getattr(self, name) for name in names} | {"classify_steps": list(self.classify_steps)}
+
+    def check_sampling(
+        self,
+        condition: Batch,
+        drawn: Sequence[str] | None,
+        guidance: float | None,
+        head_guidance: float | None,
+    ) -> None:
+        """Check that the network was trained in the states that a request needs."""
+        asked = guidance if head_guidance is None else head_guidance
+        check_request(condition, drawn, asked, givable=self.givable, drawable=self.drawable)
+        if drawn and "image" not in drawn:
+            raise ValueError(f"drawn is {list(drawn)}: expected image among them, labels are drawn with images")
+        guided = (
+            self.guidance if guidance is None else guidance,
+            self.head_guidance if head_guidance is None else head_guidance,
+        )
+        if condition and guided != (1, 0):
+            self.check_absent("guidance")
+        if not condition and "label" not in (self.drawable if drawn is None else drawn):
+            self.check_absent("drawing images alone")
+
+    def check_absent(self, purpose: str) -> None:
+        """Check that the network has seen images whose label is nowhere."""
+        if self.absent_share == 0:
+            raise ValueError(f"absent_share is 0: expected above 0 in training, for {purpose}")
 
     # Batches ---------------------------------------------------------------------------------------------------
 
@@ -291,55 +335,7 @@ class MTDiffusion(Method):
         outside = label[(label < 0) | (label >= self.label.num_classes)]
         if len(outside):
             raise ValueError(f"label is {int(outside[0])}: expected 0 to {self.label.num_classes - 1}")
-        return label.to(self.device)
-
-
-def image_and_label(spec: DataSpec) -> tuple[ImageSpec, LabelSpec]:
-    """The two modalities this method models.
-
-    Raises:
-        ValueError: if the data has no image or no label.
-    """
-    image, label = spec.get("image"), spec.get("label")
-    if not isinstance(image, ImageSpec) or not isinstance(label, LabelSpec):
-        raise ValueError(f"spec has {', '.join(spec)}: MTDiffusion expects data with image and label, such as Digits")
-    return image, label
-
-
-def check_shares(absent_share: float, shown_share: float, label_weight: float) -> None:
-    """Check the shares of the label's states and its weight.
-
-    Raises:
-        ValueError: naming the field, the value and what was expected.
-    """
-    for name, share in (("absent_share", absent_share), ("shown_share", shown_share)):
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name} is {share}: expected 0 to 1")
-    if absent_share + shown_share > 1:
-        raise ValueError(f"absent_share + shown_share is {absent_share + shown_share}: expected at most 1")
-    if label_weight < 0:
-        raise ValueError(f"label_weight is {label_weight}: expected 0 or more")
-
-
-def check_times(classify_times: Sequence[float]) -> None:
-    """Check the times of the states that `classify` looks at.
-
-    Raises:
-        ValueError: naming the field, the value and what was expected.
-    """
-    if not classify_times or not all(0 < time <= 1 for time in classify_times):
-        raise ValueError(f"classify_times is {list(classify_times)}: expected at least one, each above 0 up to 1")
-
-
-def wants_label(drawn: Sequence[str] | None) -> bool:
-    """Whether a label is to be drawn with the image.
-
-    Raises:
-        ValueError: if `drawn` is something this method cannot draw.
-    """
-    if drawn is not None and set(drawn) not in ({"image"}, {"image", "label"}):
-        raise ValueError(f"drawn is {list(drawn)}: expected ['image'] or ['image', 'label']")
-    return drawn is None or "label" in drawn
+        return label.to(self.device).clone()  # outside inference mode, where the caller may be
 
 
 def mean_where(value: Float[Tensor, " b"], keep: Bool[Tensor, " b"]) -> Tensor:

@@ -1,7 +1,5 @@
 """Inception Score, the same for any number of processes."""
 
-from itertools import pairwise
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -38,17 +36,19 @@ class InceptionScore(SampleMetric):
     """Inception Score over splits, higher is better.
 
     Rows of logits are sorted and then shuffled by `seed`, so order, batch size and number of processes do not matter.
-    The formula, the chunk borders and the shuffle are torch-fidelity's; only the sorting before it is not. Memory grows
+    The formula and the shuffle are torch-fidelity's; the sorting before it is not, nor that a last smaller part
+    is left out. Memory grows
     by one row of logits a sample.
     Source: Salimans et al. 2016 (arXiv:1606.03498), section 4; limits: Barratt and Sharma 2018 (arXiv:1801.01973).
 
     Args:
         extractor: Maps images to class logits; its weights stay out of this metric's `state_dict`.
-        num_splits: Number of equal parts the score is averaged over, at least 1; published figures use 10.
+        split_size: Samples of a part that is scored; the score is averaged over all whole parts. It is biased low, the
+            more so the smaller the parts: compare at one size only. Published figures use 10 parts of 5,000.
         seed: Seed of the shuffle before splitting; torch-fidelity uses 2020.
 
     Raises:
-        ValueError: If `num_splits` is below 1.
+        ValueError: If `split_size` is below 2.
     """
 
     inputs = ("image",)
@@ -60,14 +60,14 @@ class InceptionScore(SampleMetric):
     def __init__(
         self,
         extractor: FeatureExtractor,
-        num_splits: int = 10,
+        split_size: int = 5000,
         seed: int = 2020,
     ) -> None:
         super().__init__()
-        if num_splits < 1:
-            raise ValueError(f"num_splits: found {num_splits}, expected at least 1; published figures use 10")
+        if split_size < 2:
+            raise ValueError(f"split_size is {split_size}: expected at least 2; published figures use 5000")
         object.__setattr__(self, "extractor", extractor)  # past nn.Module: no sub-module, so no weights in checkpoints
-        self.num_splits, self.seed = num_splits, seed
+        self.split_size, self.seed = split_size, seed
         self.spread = 0.0
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("rows", [], dist_reduce_fx="cat")  # flat, as torchmetrics gathers an empty process as (0,)
@@ -77,11 +77,11 @@ class InceptionScore(SampleMetric):
         return f"is[{self.extractor.name}]"
 
     def protocol(self) -> dict[str, str | int | float]:
-        """Extractor, count, splits, seed, and the standard deviation over the splits of the last value."""
+        """Extractor, count, size of the splits, seed, and the standard deviation over the splits of the last value."""
         return {
             "extractor": self.extractor.signature(),
             "num_samples": self.num_samples,
-            "num_splits": self.num_splits,
+            "split_size": self.split_size,
             "seed": self.seed,
             "spread": self.spread,
         }
@@ -100,13 +100,13 @@ class InceptionScore(SampleMetric):
         """Mean score over the splits and all processes, a float64 scalar in [1, k].
 
         Raises:
-            ValueError: If there are fewer samples than splits altogether.
+            ValueError: If there are fewer samples than one split altogether.
         """
         self.num_samples = int(self.count)
-        if self.num_samples < self.num_splits:
+        if self.num_samples < self.split_size:
             raise ValueError(
-                f"{self.name()}: found {self.num_samples} samples for num_splits={self.num_splits}, expected at least "
-                "one a split; draw more samples or lower num_splits"
+                f"{self.name()}: found {self.num_samples} samples, split_size is {self.split_size}: expected at least "
+                "one split; draw more samples or lower split_size"
             )
         logits = canonical_order(dim_zero_cat(self.rows).view(self.num_samples, -1))
         scores = torch.stack([inception_score(part) for part in self._splits(logits)])
@@ -114,10 +114,10 @@ class InceptionScore(SampleMetric):
         return scores.mean()
 
     def _splits(self, logits: Float[Tensor, "b k"]) -> list[Float[Tensor, "_ k"]]:
-        """Shuffle by the seed and cut into `num_splits` parts, with torch-fidelity's generator and borders."""
+        """Shuffle by the seed, with torch-fidelity's generator, and cut into whole parts."""
         order = torch.from_numpy(np.random.RandomState(self.seed).permutation(len(logits))).to(logits.device)
-        borders = [part * len(logits) // self.num_splits for part in range(self.num_splits + 1)]
-        return [logits[order[start:stop]] for start, stop in pairwise(borders)]
+        num_splits = len(logits) // self.split_size
+        return list(logits[order[: num_splits * self.split_size]].split(self.split_size))
 
     def reset(self) -> None:
         """Forget every sample; what `fit` learned stays."""

@@ -297,6 +297,11 @@ def check_levels(grid: tuple[int, ...], levels: list[Level]) -> None:
     for i, level in enumerate(levels):
         if min(level.width, level.depth, level.heads) < 1 or level.width % level.heads:
             raise ValueError(f"levels[{i}] is {level}: expected positive numbers and a width that heads divides")
+        if level.width // level.heads % (2 * len(grid)):
+            raise ValueError(
+                f"levels[{i}] is {level}: expected a width per head that {2 * len(grid)} divides, so that each axis of "
+                "the grid turns pairs of channels"
+            )
 
 
 def merge_tokens(x: Grid) -> Float[Tensor, "b *merged e"]:

@@ -25,7 +25,7 @@ class TimeEmbedding(nn.Module):
 
     Args:
         width: Width of the embedding.
-        num_frequencies: Number of frequencies, geometric from 1 to 1e4 radians per unit of time.
+        num_frequencies: Number of frequencies, geometric from 1e3 down to 0.1 radians per unit of time.
     """
 
     frequencies: Tensor

@@ -78,12 +78,12 @@ class LabelHead(nn.Module, ABC):
     """Reads class logits at a noisy state."""
 
     @abstractmethod
-    def forward(self, denoised: Denoised, clean: Image, time: Float[Tensor, " b"]) -> Logits:
+    def forward(self, denoised: Denoised, prediction: Image, time: Float[Tensor, " b"]) -> Logits:
         """Class logits.
 
         Args:
             denoised: Output of the denoiser at z_t, with its taps.
-            clean: The estimate of z_0 it implies.
+            prediction: The same output as an image.
             time: t / T in [0, 1].
         """
 
@@ -104,17 +104,18 @@ class MiddleLabelHead(LabelHead):
         self.norm = nn.LayerNorm(shape.tap_widths[tap])
         self.linear = nn.Linear(shape.tap_widths[tap], shape.num_classes)
 
-    def forward(self, denoised: Denoised, clean: Image, time: Float[Tensor, " b"]) -> Logits:
+    def forward(self, denoised: Denoised, prediction: Image, time: Float[Tensor, " b"]) -> Logits:
         """Class logits from the tap; see `LabelHead.forward`."""
         pooled = denoised.taps[self.tap].flatten(1, -2).mean(1)
         return self.linear(self.norm(pooled.to(self.norm.weight.dtype)))
 
 
 class OutputLabelHead(LabelHead):
-    """A small transformer on the estimate of z_0: variant E of MT-Diffusion, image first, label second.
+    """A small transformer on the denoiser's output: variant E of MT-Diffusion, image first, label second.
 
-    The paper puts a noisy-image classifier behind the denoiser's output (arXiv 2407.17571); reading the clean estimate
-    and the time is our choice. Gradients reach the denoiser through the estimate.
+    The paper puts a noisy-image classifier behind the denoiser's output (arXiv 2407.17571). With `prediction: clean`
+    that output is the estimate of z_0; from a predicted noise or velocity none can be had before the label is known,
+    because a hidden label's encoding is part of z_t. Gradients reach the denoiser.
 
     Args:
         shape: What it is built for.
@@ -134,6 +135,8 @@ class OutputLabelHead(LabelHead):
     ) -> None:
         super().__init__()
         channels, height, _ = shape.image_shape
+        if patch_size < 1 or height % patch_size:
+            raise ValueError(f"patch_size of the label head is {patch_size}: expected a divisor of {height}")
         self.patch_size = patch_size
         self.time = TimeEmbedding(width)
         self.embed = nn.Linear(channels * patch_size**2, width)
@@ -142,9 +145,9 @@ class OutputLabelHead(LabelHead):
         self.norm = nn.LayerNorm(width)
         self.linear = nn.Linear(width, shape.num_classes)
 
-    def forward(self, denoised: Denoised, clean: Image, time: Float[Tensor, " b"]) -> Logits:
-        """Class logits from the clean estimate; see `LabelHead.forward`."""
-        x = self.embed(patchify(clean, self.patch_size).flatten(1, 2)) + self.position
+    def forward(self, denoised: Denoised, prediction: Image, time: Float[Tensor, " b"]) -> Logits:
+        """Class logits from the output; see `LabelHead.forward`."""
+        x = self.embed(patchify(prediction, self.patch_size).flatten(1, 2)) + self.position
         vector = nn.functional.silu(self.time(time))
         for block in self.blocks:
             x, _ = block(x, vector, None)

@@ -1,14 +1,16 @@
 """Evaluate on a method that never errs: the columns of its table, what stands in metrics.json, and who sees what."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
 
 from mmdiffusion.callbacks import Draw, Evaluate
+from mmdiffusion.callbacks.evaluate import in_turn
 from mmdiffusion.metrics import ClassificationAccuracy, FrechetDistance, JudgedAccuracy, SmallClassifier
 from mmdiffusion.metrics.base import SampleMetric
-from tests.helpers import Oracle, Pictures, PixelJudge, build_trainer
+from tests.helpers import Oracle, Pictures, PixelJudge, build_trainer, picture
 
 DRAWS = {"conditional": Draw(["label"]), "joint": Draw([])}
 JUDGED, CLASSIFIED, DISTANCE = "judged_accuracy[pixel]", "classify_accuracy", "fid[tiny]"
@@ -77,15 +79,63 @@ def test_draws_come_in_batches_of_the_given_size(tmp_path):
     assert method.batch_sizes == [8, 8, 4, 8, 8, 4]
 
 
-def test_a_method_that_does_not_classify_has_no_such_column(tmp_path):
+def test_classification_is_measured_where_it_is_asked_for(tmp_path):
     method = Oracle()
     method.classify = None
-    assert CLASSIFIED not in measure(tmp_path, method)
+    with pytest.raises(ValueError, match="metrics has classify_accuracy: Oracle does not classify"):
+        measure(tmp_path, method)
+    assert CLASSIFIED not in measure(tmp_path, method, metrics=[JudgedAccuracy(PixelJudge())])
 
 
 def test_draws_without_a_given_label_have_no_control(tmp_path):
     figures = measure(tmp_path, draws={"joint": Draw([])})
     assert set(figures[JUDGED]) == {"joint", "real"}
+
+
+def test_every_draw_with_a_given_label_has_its_control(tmp_path):
+    draws = {"one": Draw(["label"]), "two": Draw(["label"])}
+    figures = measure(tmp_path, draws=draws, metrics=[JudgedAccuracy(PixelJudge())])
+    assert set(figures[JUDGED]) == {"one", "two", "real", "one, shuffled", "two, shuffled"}
+
+
+def test_a_figure_says_how_its_samples_were_made(figures):
+    made = figures[JUDGED]["conditional"]["made"]
+    assert made == {"sampler": "oracle", "checkpoint": "None", "split": "test", "given": ["label"], "drawn": ["image"]}
+    assert figures[JUDGED]["joint"]["made"]["drawn"] == ["image", "label"]
+    assert "made" not in figures[JUDGED]["real"]
+
+
+def test_validate_measures_on_the_validation_split(tmp_path):
+    callback = Evaluate([JudgedAccuracy(PixelJudge())], DRAWS, 40, 16)
+    build_trainer(tmp_path, callback).validate(Oracle(), datamodule=Pictures(), verbose=False)
+    assert not (tmp_path / "metrics.json").exists()
+    figures = json.loads((tmp_path / "metrics-val.json").read_text())
+    assert figures[JUDGED]["real"]["num_samples"] == 10
+    assert figures[JUDGED]["joint"]["made"]["split"] == "val"
+
+
+@pytest.mark.parametrize("num_samples", [0, 10])
+def test_a_process_without_samples_computes_what_the_others_compute(monkeypatch, num_samples):
+    """To compute is to meet the other processes: one that stays away leaves them waiting."""
+    computed, metrics = [], build_metrics()
+
+    def note(name):
+        computed.append(name)
+        return 0.0
+
+    for metric in metrics:
+        monkeypatch.setattr(metric, "compute", partial(note, metric.name()))
+    label = torch.arange(num_samples)
+    batches = [{"image": picture(label), "label": label}] if num_samples else []
+    Evaluate(metrics, DRAWS)._measure("joint", batches, {"image", "label"}, [metrics[1]], {})
+    Evaluate(metrics, DRAWS)._measure("joint", batches, {"image", "label"}, [metrics[0]], {})
+    assert computed == [JUDGED]
+
+
+def test_real_training_samples_are_balanced():
+    label = torch.tensor([3, 3, 1, 3, 1, 0, 1])
+    assert in_turn({"label": label, "index": label}).tolist() == [0, 2, 5, 1, 4, 3, 6]
+    assert in_turn({"index": label}).tolist() == list(range(7))
 
 
 def test_a_second_test_starts_afresh(tmp_path):
@@ -120,7 +170,7 @@ def test_sizes_below_one_are_refused(setting):
 
 
 def test_an_unknown_modality_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"draws.conditional: given is 'lable', expected some of image, label"):
+    with pytest.raises(ValueError, match=r"draws.conditional: given is 'lable': expected label from this model"):
         measure(tmp_path, draws={"conditional": Draw(["lable"])})
 
 

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from mmdiffusion.callbacks import Draw, LogSamples
+from mmdiffusion.callbacks import EMA, Draw, LogSamples
 from tests.helpers import Oracle, Pictures, PixelJudge, build_trainer
 
 DRAWS = {"conditional": Draw(["label"]), "joint": Draw([])}
@@ -83,6 +83,24 @@ def test_predict_writes_each_sample_by_index_and_label(tmp_path):
     assert PixelJudge().predict(images).tolist() == [i % 10 for i in range(20)]
 
 
+def test_every_grid_shows_the_averaged_weights(tmp_path):
+    ema, seen = EMA(decay=0.9, warmup=False), []
+
+    class Watched(Oracle):
+        def sample(self, *args, **kwargs):
+            seen.append((self.weight.item(), ema._average["weight"].item()))
+            return super().sample(*args, **kwargs)
+
+    method = Watched()
+    method.weight.data.fill_(5.0)
+    settings = {"max_steps": 3, "limit_val_batches": 1, "val_check_interval": 1, "gradient_clip_val": 1.0}
+    callbacks = (ema, LogSamples({"joint": Draw([])}, 4, 1))
+    build_trainer(tmp_path, *callbacks, **settings).fit(method, datamodule=Pictures())
+    assert len(seen) == 3
+    assert all(shown == average for shown, average in seen)
+    assert len(set(seen)) == 3
+
+
 def test_white_and_black_stay_white_and_black(folder):
     image = cells(folder / "samples" / "step-000004-conditional.png")
     assert image.max() == 1
@@ -97,6 +115,6 @@ def test_numbers_below_one_are_refused(setting):
 
 def test_an_unknown_modality_is_named_before_training(tmp_path):
     trainer = build_trainer(tmp_path, LogSamples({"wrong": Draw(["lable"])}), max_steps=1, limit_val_batches=0)
-    with pytest.raises(ValueError, match=r"draws.wrong: given is 'lable', expected some of image, label"):
+    with pytest.raises(ValueError, match=r"draws.wrong: given is 'lable': expected label from this model"):
         trainer.fit(Oracle(), datamodule=Pictures())
     assert trainer.global_step == 0

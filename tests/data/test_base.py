@@ -86,9 +86,15 @@ def test_training_order_comes_from_the_seed():
     assert order(Numbers(5, 4, 1).train_dataloader()) != first
 
 
-def test_every_epoch_has_its_own_order():
+def test_every_epoch_has_its_own_order_whatever_was_read_before():
+    def epoch(loader, number):
+        loader.sampler.set_epoch(number)
+        return order(loader)
+
     loader = Numbers(5, 4, 0).train_dataloader()
-    assert order(loader) != order(loader)
+    orders = [epoch(loader, number) for number in range(3)]
+    assert len({tuple(numbers) for numbers in orders}) == 3
+    assert epoch(Numbers(5, 4, 0).train_dataloader(), 2) == orders[2], "a run that goes on sees what it would have seen"
 
 
 def test_batch_as_large_as_the_split_is_the_largest():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mmdiffusion.methods.base import warmup_cosine
+from mmdiffusion.methods.base import check_precision, warmup_cosine
 from tests.helpers import Oracle, Pictures, build_trainer
 
 
@@ -118,3 +118,21 @@ def test_the_epoch_of_the_noise_goes_on(tmp_path):
     fitted(tmp_path, two)
     build_trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(one, datamodule=Pictures(num_train=32))
     assert two.draws["train"] == one.draws["train"]
+
+
+def optimizers(fused):
+    return [torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], fused=fused)]
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+def test_a_precision_of_the_tables_is_refused(precision):
+    with pytest.raises(ValueError, match=f"precision is {precision}: expected 32-true, bf16-mixed or 16-mixed"):
+        check_precision(precision)
+
+
+def test_clipping_of_scaled_gradients_is_refused():
+    with pytest.raises(ValueError, match=r"precision is 16-mixed.*expected fused: false"):
+        check_precision("16-mixed", optimizers(fused=True), 1.0)
+    check_precision("16-mixed", optimizers(fused=True))
+    check_precision("16-mixed", optimizers(fused=False), 1.0)
+    check_precision("bf16-mixed", optimizers(fused=True), 1.0)

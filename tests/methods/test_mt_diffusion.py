@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from mmdiffusion.diffusion import CosineSchedule, LinearDrift, NoDrift
-from mmdiffusion.nn import Denoiser, Level, OutputLabelHead
+from mmdiffusion.nn import Denoiser, Level, MiddleLabelHead, OutputLabelHead
 from mmdiffusion.types import ImageSpec, TextSpec
 from tests.helpers import SPEC, build_batch, build_method, generator
 
@@ -72,10 +72,13 @@ def test_without_weight_the_head_is_not_trained():
     assert grad_sum(method.denoiser) > 0
 
 
-def test_gradients_reach_the_denoiser_from_the_label_alone():
-    method = build_method()
+@pytest.mark.parametrize("head", [MiddleLabelHead, OutputLabelHead])
+def test_gradients_reach_the_denoiser_from_the_label_alone(head):
+    method = build_method(label_head=head, prediction="clean")
     method.losses(build_batch(), generator())["label"].backward()
-    assert grad_sum(method.denoiser) > 0
+    assert grad_sum(method.denoiser.middle) > 0
+    is_reached = grad_sum(method.denoiser.out) > 0
+    assert is_reached == (head is OutputLabelHead), "variant E reads the output, variant M what comes before"
 
 
 def test_an_absent_label_is_nowhere_in_the_mse():
@@ -246,6 +249,58 @@ def test_guidance_is_linear_in_drift_free_coordinates():
     torch.testing.assert_close(two - none, 2 * (one - none), atol=1e-5, rtol=1e-4)
 
 
+def test_bayes_rule_through_the_shipped_guidance(monkeypatch):
+    """With exact networks for Gaussian classes, head guidance of 1 on the unconditional is the conditional."""
+    method, label, t, deviation = build_method(), torch.arange(4), 30, 0.3
+    time, centres = torch.full((4,), t), torch.randn(10, 64, generator=generator()).mul(0.2)
+    alpha_bar = CosineSchedule(T).alpha_bar()[t]
+    signal, sigma = alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
+    spread = (signal * deviation) ** 2 + sigma**2
+
+    def velocity(free, clean):
+        return (signal * (free - signal * clean) / sigma - sigma * clean).reshape(-1, 1, 8, 8)
+
+    def clean_of(free, chosen):
+        return chosen + signal * deviation**2 / spread * (free - signal * chosen)
+
+    def exact(noisy, time, condition):
+        if torch.equal(condition.vector, method.conditioner.null(len(noisy)).vector):
+            free = noisy.flatten(1)
+            logits = -(free[:, None] - signal * centres).square().sum(-1) / (2 * spread)
+            mean = torch.einsum("bk,bkd->bd", logits.softmax(1), clean_of(free[:, None], centres))
+            return velocity(free, mean), logits
+        encodings = {"label": method.label_encoder(label)}
+        free = method.diffusion.drift_free(noisy, time, encodings).flatten(1)
+        return velocity(free, clean_of(free, centres[label])), torch.zeros(len(noisy), 10)
+
+    monkeypatch.setattr(method, "denoise", exact)
+    noisy = build_batch(4)["image"]
+    shown, guided, alone = (
+        method.conditional(label, guidance=guidance, head_guidance=head)(noisy, time)[0]
+        for guidance, head in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
+    )
+    assert (alone - shown).abs().max() > 0.1
+    torch.testing.assert_close(guided, shown, atol=1e-5, rtol=1e-4)
+
+
+def test_the_mean_encoding_gives_the_mean_step_and_that_of_the_guess_does_not():
+    method, draw = build_method(), generator()
+    noisy, prediction = (torch.randn(1, 1, 8, 8, generator=draw) for _ in range(2))
+    time, target = torch.tensor([30]), torch.tensor([20])
+    probabilities = torch.rand(10, generator=draw)
+    probabilities = probabilities / probabilities.sum()
+
+    def stepped(encoding):
+        noise = torch.zeros_like(noisy)
+        predict = lambda *_: (prediction, {"label": encoding})  # noqa: E731
+        return method.diffusion.step(predict, noisy, time, target, sampler="ddpm", noise=noise)
+
+    table = method.label_encoder.table
+    mean = sum(p * stepped(encoding[None]) for p, encoding in zip(probabilities, table, strict=True))
+    torch.testing.assert_close(stepped(method.label_encoder.expectation(probabilities[None])), mean)
+    assert (stepped(table[probabilities.argmax()][None]) - mean).abs().max() > 0.01
+
+
 def test_head_guidance_moves_the_sample_by_the_gradient_of_the_head():
     method, label, time = build_method(), torch.arange(4), torch.full((4,), 20)
     noisy = build_batch(4)["image"]
@@ -288,10 +343,55 @@ def test_sampling_keeps_no_graph():
     assert all(parameter.grad is None for parameter in method.parameters())
 
 
-@pytest.mark.parametrize("drawn", [["label"], [], ["image", "caption"]])
-def test_only_what_is_modelled_can_be_drawn(drawn):
-    with pytest.raises(ValueError, match=r"drawn is .*: expected \['image'\] or"):
-        build_method().sample({}, seeds=[0], drawn=drawn)
+NOTHING = {"absent_share": 0.0, "shown_share": 0.0}
+GIVEN = {"condition": {"label": torch.tensor([1])}}
+
+
+@pytest.mark.parametrize(
+    ("shares", "request_", "message"),
+    [
+        ({}, {"drawn": ["label"]}, "drawn is .'label'.: expected image among them"),
+        ({}, {"drawn": []}, "drawn is ..: expected some of image, label"),
+        ({}, {"drawn": ["image", "caption"]}, "drawn is 'caption': expected image or label"),
+        ({}, {"condition": {"caption": ["a seven"]}}, "given is 'caption': expected label"),
+        ({}, {"condition": {"image": torch.zeros(1, 1, 8, 8)}}, "given is 'image': expected label"),
+        ({}, {"guidance": 2.0}, "guidance is 2.0: expected None, as nothing is given"),
+        ({}, {"head_guidance": 2.0}, "guidance is 2.0: expected None, as nothing is given"),
+        (NOTHING, GIVEN, "given is 'label': expected nothing from this model"),
+        (NOTHING, {"drawn": ["image"]}, "absent_share is 0: expected above 0 in training, for drawing images alone"),
+        (NOTHING | {"shown_share": 0.5}, GIVEN | {"guidance": 2.0}, "absent_share is 0.* for guidance"),
+        ({"absent_share": 1.0, "shown_share": 0.0}, {"drawn": ["image", "label"]}, "drawn is 'label': expected image"),
+    ],
+)
+def test_a_request_that_the_model_cannot_serve_is_named(shares, request_, message):
+    with pytest.raises(ValueError, match=message):
+        build_method(**shares).sample(**{"condition": {}, "seeds": [0]} | request_)
+
+
+@pytest.mark.parametrize("changes", [{"absent_share": 0.0}, {"label_weight": 0.0}])
+def test_a_head_that_was_not_trained_does_not_classify(changes):
+    with pytest.raises(ValueError, match=f"{next(iter(changes))} is 0"):
+        build_method(**changes).classify(build_batch(2))
+
+
+def test_a_model_trained_without_labels_draws_images_alone():
+    method = build_method(absent_share=1.0, shown_share=0.0, label_weight=0.0)
+    assert set(method.sample({}, seeds=[0])) == {"image", "index"}
+    assert set(method.predict_step(build_batch(2), 0)) == {"image", "index"}
+
+
+def test_predictions_do_not_see_their_targets():
+    method, batch = build_method(), build_batch(4)
+    other = batch | {"image": batch["image"].flip(0)}
+    assert torch.equal(method.predict_step(batch, 0)["image"], method.predict_step(other, 0)["image"])
+
+
+def test_head_guidance_works_where_lightning_evaluates():
+    method, label = build_method(), torch.tensor([1, 2])
+    expected = method.sample({"label": label}, seeds=[0, 1], head_guidance=1.0)["image"]
+    with torch.inference_mode():
+        drawn = method.sample({"label": label + 0}, seeds=[0, 1], head_guidance=1.0)["image"]
+        assert torch.equal(drawn, expected)
 
 
 # Classification ------------------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def test_equals_torch_fidelity_end_to_end(projection, images, monkeypatch):
         verbose=False,
         save_cpu_ram=True,
     )
-    score = InceptionScore(projection, num_splits=1)
+    score = InceptionScore(projection, split_size=len(fake))
     score.update(fake)
     distance = measured(projection, real, fake).compute().item()
     assert distance == pytest.approx(expected["frechet_inception_distance"], rel=1e-5)

@@ -16,8 +16,8 @@ def images(generator):
     return torch.randn(53, 3, 4, 4, generator=generator) / 2
 
 
-def measured(extractor, images, num_splits=10, batch_size=16, seed=2020):
-    metric = InceptionScore(extractor, num_splits=num_splits, seed=seed)
+def measured(extractor, images, split_size=5, batch_size=16, seed=2020):
+    metric = InceptionScore(extractor, split_size=split_size, seed=seed)
     for part in images.split(batch_size):
         metric.update(part)
     return metric
@@ -30,9 +30,10 @@ def test_closed_forms():
     assert inception_score(two_of_three).item() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("num_splits", [1, 4, 10])
+@pytest.mark.parametrize("num_splits", [1, 4, 12])
 def test_equals_torch_fidelity_on_the_same_logits(projection, images, num_splits):
-    metric = measured(projection, images, num_splits)
+    images = images[:48]
+    metric = measured(projection, images, 48 // num_splits)
     ordered = canonical_order(projection.logits(images))
     expected = metric_isc.isc_features_to_metric(ordered, num_splits, True, 2020)
     assert expected["inception_score_mean"] > 1.01
@@ -42,7 +43,9 @@ def test_equals_torch_fidelity_on_the_same_logits(projection, images, num_splits
 
 def test_one_split_equals_torch_fidelity_in_any_order(projection, images):
     expected = metric_isc.isc_features_to_metric(projection.logits(images), 1, False)
-    assert measured(projection, images, 1).compute().item() == pytest.approx(expected["inception_score_mean"], rel=1e-6)
+    assert measured(projection, images, 53).compute().item() == pytest.approx(
+        expected["inception_score_mean"], rel=1e-6
+    )
 
 
 def test_order_and_batches_do_not_matter_but_the_seed_does(projection, images):
@@ -66,7 +69,7 @@ def test_the_global_generator_is_left_alone(projection, images):
 
 
 def test_real_digits_score_high(classifier, digits):
-    metric = measured(classifier, digits.test_images, 1)
+    metric = measured(classifier, digits.test_images, len(digits.test_images))
     assert 8 < metric.compute().item() <= 10
     assert metric.name() == "is[digits-cnn]"
 
@@ -78,9 +81,21 @@ def test_protocol_state_and_reset(projection, images):
     metric.compute()
     protocol = metric.protocol()
     assert float(protocol.pop("spread")) > 0
-    assert protocol == {"extractor": "random projection", "num_samples": 53, "num_splits": 10, "seed": 2020}
+    assert protocol == {"extractor": "random projection", "num_samples": 53, "split_size": 5, "seed": 2020}
     metric.reset()
     assert (metric.num_samples, metric.spread) == (0, 0.0)
+
+
+def test_a_last_smaller_part_is_left_out(projection, images):
+    scores = measured(projection, images, 20)
+    assert scores.compute().item() == pytest.approx(
+        torch.stack([inception_score(p) for p in parts(scores)]).mean().item()
+    )
+    assert [len(part) for part in parts(scores)] == [20, 20]
+
+
+def parts(metric):
+    return metric._splits(canonical_order(torch.cat(metric.rows).view(metric.num_samples, -1)))
 
 
 def test_pickles(classifier, digits):
@@ -90,9 +105,9 @@ def test_pickles(classifier, digits):
 
 
 def test_errors(projection, images):
-    with pytest.raises(ValueError, match=r"num_splits: found 0, expected at least 1"):
-        InceptionScore(projection, num_splits=0)
-    with pytest.raises(ValueError, match=r"is\[projection\]: found 3 samples for num_splits=10"):
+    with pytest.raises(ValueError, match=r"split_size is 1: expected at least 2"):
+        InceptionScore(projection, split_size=1)
+    with pytest.raises(ValueError, match=r"is\[projection\]: found 3 samples, split_size is 5"):
         measured(projection, images[:3]).compute()
     with pytest.raises(ValueError, match=r"is\[projection\]: found 0 samples"):
         InceptionScore(projection).compute()

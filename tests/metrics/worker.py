@@ -50,7 +50,7 @@ def values(rank, num_first, batch_size):
     extractor = SmallClassifier(num_steps=5)
     extractor.fit(*data(0))
     mine = slice(0, num_first) if rank == 0 else slice(num_first, NUM_IMAGES)
-    distance, score = FrechetDistance(extractor), InceptionScore(extractor, num_splits=4)
+    distance, score = FrechetDistance(extractor), InceptionScore(extractor, split_size=NUM_IMAGES // 4)
     judged, classified = JudgedAccuracy(Threshold()), ClassificationAccuracy()
     for images in data(0)[0][mine].split(batch_size) if mine.start < NUM_IMAGES else ():
         distance.update(images, real=True)

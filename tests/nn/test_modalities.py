@@ -94,15 +94,15 @@ def test_expectation_passes_gradients_to_the_probabilities(table):
 
 
 def head_inputs():
-    """Output of a denoiser, estimate of the clean image and times; the first two want gradients."""
+    """Output of a denoiser, its image and times; the first two want gradients."""
     taps = {
         name: normal(i, 3, 4, 4, width).requires_grad_() for i, (name, width) in enumerate(SHAPE.tap_widths.items())
     }
     return Denoised(None, taps, None), normal(7, 3, 1, 8, 8).requires_grad_(), torch.tensor([0.1, 0.5, 1.0])
 
 
-def with_gradient(denoised, clean):
-    named = denoised.taps | {"clean": clean}
+def with_gradient(denoised, prediction):
+    named = denoised.taps | {"prediction": prediction}
     return {name for name, tensor in named.items() if tensor.grad is not None and tensor.grad.any()}
 
 
@@ -116,17 +116,17 @@ def open_gates(head):
 HEADS = [
     pytest.param(lambda: MiddleLabelHead(SHAPE), "mid", id="middle"),
     pytest.param(lambda: MiddleLabelHead(SHAPE, tap="up.0"), "up.0", id="middle_of_another_tap"),
-    pytest.param(lambda: open_gates(OutputLabelHead(SHAPE, width=8)), "clean", id="output"),
+    pytest.param(lambda: open_gates(OutputLabelHead(SHAPE, width=8)), "prediction", id="output"),
 ]
 
 
 @pytest.mark.parametrize(("head", "source"), HEADS)
 def test_head_gives_logits_and_reads_nothing_but_its_source(head, source):
-    denoised, clean, time = head_inputs()
-    logits = head()(denoised, clean, time)
+    denoised, prediction, time = head_inputs()
+    logits = head()(denoised, prediction, time)
     logits.square().sum().backward()
     assert logits.shape == (3, 5)
-    assert with_gradient(denoised, clean) == {source}
+    assert with_gradient(denoised, prediction) == {source}
 
 
 @pytest.mark.parametrize(("head", "source"), HEADS)
@@ -137,9 +137,9 @@ def test_gradients_reach_every_weight_of_a_head(head, source):
 
 
 def test_middle_head_reads_the_mean_over_places():
-    head, (denoised, clean, time) = MiddleLabelHead(SHAPE), head_inputs()
+    head, (denoised, prediction, time) = MiddleLabelHead(SHAPE), head_inputs()
     moved = denoised._replace(taps=denoised.taps | {"mid": denoised.taps["mid"].flip(1, 2)})
-    torch.testing.assert_close(head(moved, clean, time), head(denoised, clean, time))
+    torch.testing.assert_close(head(moved, prediction, time), head(denoised, prediction, time))
 
 
 def test_middle_head_takes_a_line_of_tokens():
@@ -153,7 +153,7 @@ def test_middle_head_refuses_an_unknown_tap():
 
 
 def test_output_head_knows_places_and_time():
-    head, (denoised, clean, time) = open_gates(OutputLabelHead(SHAPE, width=8)), head_inputs()
-    logits = head(denoised, clean, time)
-    assert not torch.allclose(head(denoised, clean.flip(2), time), logits)
-    assert not torch.allclose(head(denoised, clean, 1 - time / 2), logits)
+    head, (denoised, prediction, time) = open_gates(OutputLabelHead(SHAPE, width=8)), head_inputs()
+    logits = head(denoised, prediction, time)
+    assert not torch.allclose(head(denoised, prediction.flip(2), time), logits)
+    assert not torch.allclose(head(denoised, prediction, 1 - time / 2), logits)

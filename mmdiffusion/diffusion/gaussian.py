@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mmdiffusion.diffusion.schedules import NoiseSchedule
+from mmdiffusion.diffusion.schedules import NoiseSchedule, strided
 
 PredictionKind = Literal["noise", "clean", "velocity"]
 Sampler = Literal["ddpm", "ddim", "heun"]
@@ -180,12 +180,7 @@ class GaussianDiffusion(nn.Module):
         Raises:
             ValueError: if `steps` is outside 1..T.
         """
-        if not 1 <= steps <= self.num_steps:
-            raise ValueError(
-                f"steps is {steps}: expected 1 to {self.num_steps}, the steps of the schedule; "
-                "lower steps, or train with a longer schedule"
-            )
-        return [round(self.num_steps * i / steps) for i in range(steps, -1, -1)]
+        return strided(self.num_steps, steps)
 
     def move(self, noisy: State, estimate: Estimate, time: Times, target: Times, noise: State | None = None) -> State:
         """One step from z_t to z_s given an estimate: ancestral with noise, deterministic DDIM without.

@@ -190,3 +190,21 @@ def check_strength(strength: float) -> float:
     if strength < 0:
         raise ValueError(f"strength is {strength}: expected 0 or more")
     return strength
+
+
+def strided(num_steps: int, steps: int) -> list[int]:
+    """Steps of a sampling run, `num_steps` first and 0 last, evenly strided (Song et al. 2021, arXiv 2010.02502).
+
+    Args:
+        num_steps: T, the steps of the schedule.
+        steps: Number of strides, 1 to T.
+
+    Raises:
+        ValueError: if `steps` is outside 1..T.
+    """
+    if not 1 <= steps <= num_steps:
+        raise ValueError(
+            f"steps is {steps}: expected 1 to {num_steps}, the steps of the schedule; "
+            "lower steps, or train with a longer schedule"
+        )
+    return [round(num_steps * i / steps) for i in range(steps, -1, -1)]

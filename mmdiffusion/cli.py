@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 import mmdiffusion.callbacks
+import mmdiffusion.codecs
 import mmdiffusion.data
 import mmdiffusion.diffusion
 import mmdiffusion.methods
@@ -206,6 +207,7 @@ def class_names() -> list[str]:
         mmdiffusion.methods,
         mmdiffusion.data,
         mmdiffusion.nn,
+        mmdiffusion.codecs,
         mmdiffusion.diffusion,
         mmdiffusion.metrics,
         mmdiffusion.callbacks,

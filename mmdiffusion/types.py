@@ -93,4 +93,4 @@ DataSpec = dict[str, Spec]
 """Modality name to its description: what a data module offers and a method is built for."""
 
 # A checkpoint names the data its model was built for; these are plain data, safe to read back.
-torch.serialization.add_safe_globals([ImageSpec, LabelSpec, TextSpec])
+torch.serialization.add_safe_globals([ImageSpec, LabelSpec, TextSpec, TokenSpec])

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdiffusion.codecs.base import TokenCodec
-from mmdiffusion.types import Spec, ImageSpec, TokenSpec
+from mmdiffusion.types import ImageSpec, Spec, TokenSpec
 
 
 class GreyLevels(TokenCodec):

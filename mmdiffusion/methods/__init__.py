@@ -1,5 +1,8 @@
 """One paper, one file, one LightningModule."""
 
+from mmdiffusion.methods.cdcd import CDCD
+from mmdiffusion.methods.contrast import Contrast
 from mmdiffusion.methods.mt_diffusion import MTDiffusion
+from mmdiffusion.methods.negatives import InterNegatives, IntraNegatives
 
-__all__ = ["MTDiffusion"]
+__all__ = ["CDCD", "Contrast", "InterNegatives", "IntraNegatives", "MTDiffusion"]

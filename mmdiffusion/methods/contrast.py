@@ -1,47 +1,22 @@
 """The contrastive term of CDCD (arXiv 2206.07771) as one piece with three switches.
 
-    form      linear: the published algorithm and code; infonce: the paper's formula, bounded
-    flavour   step: a chain's loss at one step; sample: the loss of the clean tokens
-    chain     shared: negatives are compared on the positive's noisy state (the code, no extra forward pass);
-              own: each has its own noisy state and its own pass (the paper)
+form      linear: the published algorithm and code; infonce: the paper's formula, bounded
+flavour   step: negatives are judged by one step of the chain; sample: by the prediction of the clean tokens
+chain     shared: on the positive's noisy state (the code; no further pass); own: each on its own (the paper)
 """
 
-from typing import Literal, Protocol
+from typing import Literal
 
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-import torch
+from mmdiffusion.diffusion.discrete_bound import rising_weight
 from mmdiffusion.losses import info_nce, linear_contrast
-from mmdiffusion.methods.negatives import NegativeSource
-
-Flavour = Literal["step", "sample"]
+from mmdiffusion.methods.negatives import Negatives, NegativeSource
 
 
-class Pair(Protocol):
-    """A noisy state and its condition, by which clean tokens are judged."""
-
-    def losses(
-        self,
-        tokens: Int[Tensor, "b n l"],
-        flavour: Flavour,
-        *,
-        on_own_chain: bool,
-        without_condition: bool,
-    ) -> Float[Tensor, "b n l"]:
-        """Loss of clean tokens in nats per token.
-
-        Args:
-            tokens: n sequences for each pair.
-            flavour: `step`, of one step of the chain, or `sample`, of the prediction of the clean tokens.
-            on_own_chain: Each sequence on a noisy state of its own, rather than on the pair's.
-            without_condition: Tell the network nothing.
-        """
-        ...
-
-
-class Contrast(nn.Module):
-    """One kind of negatives and how they are compared with the positive.
+class Contrast:
+    """One kind of negatives, and how they are compared with the positive.
 
     Args:
         negatives: Where they come from.
@@ -50,9 +25,9 @@ class Contrast(nn.Module):
         flavour: `step` or `sample`.
         chain: `shared` or `own`.
         temperature: Scale of the scores under `infonce`, in nats per token.
-        is_relative: Compare with what the network predicts when it is told nothing, at the cost of a second pass:
-            the logarithm of the density ratio itself.
-        ceiling: Largest loss of a negative token, in nats, under `linear`, which nothing else bounds; `None` for none.
+        is_relative: Compare with what the network predicts when it is told nothing, at the cost of a second pass: the
+            logarithm of the density ratio itself. Under `infonce` only.
+        ceiling: Largest loss of a negative token in nats under `linear`, which nothing else bounds; `None` for none.
     """
 
     def __init__(
@@ -60,13 +35,12 @@ class Contrast(nn.Module):
         negatives: NegativeSource,
         weight: float = 5e-5,
         form: Literal["linear", "infonce"] = "linear",
-        flavour: Flavour = "step",
+        flavour: Literal["step", "sample"] = "step",
         chain: Literal["shared", "own"] = "shared",
         temperature: float = 1.0,
         is_relative: bool = False,
         ceiling: float | None = None,
     ) -> None:
-        super().__init__()
         for name, value in (("weight", weight), ("temperature", temperature)):
             if value <= 0:
                 raise ValueError(f"{name} is {value}: expected above 0")
@@ -79,40 +53,31 @@ class Contrast(nn.Module):
         self.form, self.flavour, self.chain = form, flavour, chain
         self.temperature, self.is_relative, self.ceiling = temperature, is_relative, ceiling
 
-    def forward(
+    def __call__(
         self,
-        tokens: Int[Tensor, "b l"],
-        group: Int[Tensor, " b"] | None,
+        positive: Float[Tensor, "b l"],
+        negatives: Float[Tensor, "b n l"],
+        drawn: Negatives,
         time: Int[Tensor, " b"],
         num_steps: int,
-        pair: Pair,
-        generator: torch.Generator,
     ) -> Float[Tensor, " b"]:
-        """The weighted term of each positive.
+        """The weighted term of each sample, in nats per sequence, to be summed over t like the bound.
+
+        Under `linear` late steps count more, by 1 + (t - 1) / T as in the public code, and a token that is the
+        positive's own does not count: it would push the right token away. Under `infonce` it is the mean over t, per
+        token, that counts.
 
         Args:
-            tokens: The positives.
-            group: Class of each positive.
+            positive: Losses of the positive's tokens, nats.
+            negatives: Losses of the negatives' tokens, nats.
+            drawn: The negatives.
             time: t, 1 to T.
             num_steps: T.
-            pair: The positives' noisy states and conditions.
-            generator: Source of every draw.
-
-        Returns:
-            Nats per sequence, to be summed over t like the bound. Under `linear` late steps count more, by
-            1 + (t - 1) / T as in the public code; under `infonce` its mean over t is what counts, per token.
         """
-        drawn = self.negatives(tokens, group, generator)
-        negatives = self._losses(drawn.tokens, pair, on_own_chain=self.chain == "own")
         if self.form == "linear":
             counted = negatives if self.ceiling is None else negatives.clamp(max=self.ceiling)
-            return self.weight * (1 + (time - 1) / num_steps) * linear_contrast((counted * drawn.counts).sum(-1))
-        positive = self._losses(tokens[:, None], pair, on_own_chain=False)
-        share = tokens.shape[1] / num_steps
-        return self.weight * share * info_nce(positive.mean(-1)[:, 0], negatives.mean(-1), self.temperature)
-
-    def _losses(self, tokens: Int[Tensor, "b n l"], pair: Pair, on_own_chain: bool) -> Float[Tensor, "b n l"]:
-        losses = pair.losses(tokens, self.flavour, on_own_chain=on_own_chain, without_condition=False)
-        if not self.is_relative:
-            return losses
-        return losses - pair.losses(tokens, self.flavour, on_own_chain=on_own_chain, without_condition=True)
+            term = rising_weight(time, num_steps) * linear_contrast((counted * drawn.counts).sum(-1))
+        else:
+            share = positive.shape[1] / num_steps
+            term = share * info_nce(positive.mean(-1), negatives.mean(-1), self.temperature)
+        return self.weight * term

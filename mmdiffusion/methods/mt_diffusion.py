@@ -60,7 +60,7 @@ class MTDiffusion(Method):
     def __init__(
         self,
         spec: DataSpec,
-        denoiser: Callable[[tuple[int, int], int, int, int, None], Denoiser],
+        denoiser: Callable[[tuple[int, int], int, int, int | None, int | None], Denoiser],
         schedule: NoiseSchedule,
         drift: DriftSchedule,
         label_head: Callable[[HeadShape], LabelHead],
@@ -100,7 +100,7 @@ class MTDiffusion(Method):
         shape = (image.channels, image.size, image.size)
         grid = (image.size // patch_size, image.size // patch_size)
         channels = image.channels * patch_size**2
-        self.conditioner = LabelConditioner(label.num_classes)
+        self.conditioner = LabelConditioner(spec)
         self.denoiser = denoiser(grid, channels, channels, self.conditioner.width, self.conditioner.context_width)
         self.label_encoder = LabelTable(label.num_classes, shape, label_scale)
         self.label_head = label_head(HeadShape(self.denoiser.tap_widths, shape, label.num_classes))
@@ -223,7 +223,7 @@ class MTDiffusion(Method):
         encodings = {"label": self.label_encoder(label)}
 
         def predict(noisy: Image, time: Times) -> tuple[Image, Encodings]:
-            shown, _ = self.denoise(noisy, time, self.conditioner(label))
+            shown, _ = self.denoise(noisy, time, self.conditioner({"label": label}))
             if guidance == 1 and head_guidance == 0:
                 return shown, encodings
             free = self.diffusion.drift_free(noisy, time, encodings)

@@ -1,7 +1,7 @@
 """Negatives of CDCD (arXiv 2206.07771): the positive with its order destroyed, or samples of another class."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -133,9 +133,9 @@ class InterNegatives(NegativeSource):
         self.bank_tokens = torch.cat([tokens, bank])[: self.bank_size].detach().clone()
         self.bank_group = torch.cat([group, self.bank_group])[: self.bank_size].detach().clone()
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kwargs: Any) -> None:
         """A bank in a checkpoint has the size it had reached."""
         for name in ("bank_tokens", "bank_group"):
             if prefix + name in state_dict:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.bank_group.device))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

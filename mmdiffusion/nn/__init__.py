@@ -1,6 +1,7 @@
 """Networks: learnable weights that any method could use."""
 
+from mmdiffusion.nn.conditioners import LabelConditioner
 from mmdiffusion.nn.denoiser import Denoised, Denoiser, Level
 from mmdiffusion.nn.modalities import MiddleLabelHead, OutputLabelHead
 
-__all__ = ["Denoised", "Denoiser", "Level", "MiddleLabelHead", "OutputLabelHead"]
+__all__ = ["Denoised", "Denoiser", "LabelConditioner", "Level", "MiddleLabelHead", "OutputLabelHead"]

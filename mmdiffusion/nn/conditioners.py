@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mmdiffusion.types import Condition
+from mmdiffusion.types import Batch, Condition, DataSpec, LabelSpec
 
 
 class Conditioner(nn.Module, ABC):
@@ -23,11 +23,11 @@ class Conditioner(nn.Module, ABC):
         self.reads, self.width, self.context_width = reads, width, context_width
 
     @abstractmethod
-    def forward(self, *values: Tensor, is_dropped: Bool[Tensor, " b"] | None = None) -> Condition:
+    def forward(self, known: Batch, is_dropped: Bool[Tensor, " b"] | None = None) -> Condition:
         """The condition.
 
         Args:
-            values: The modalities that it reads.
+            known: The modalities that it reads, and perhaps others.
             is_dropped: Samples whose condition is to look as if nothing were known; `None` for none.
         """
 
@@ -43,19 +43,24 @@ class LabelConditioner(Conditioner):
     `absent` (it is nowhere) are different distributions of z_t.
 
     Args:
-        num_classes: Number of classes.
+        spec: The data, which has a label.
         width: Width of the vector.
     """
 
-    def __init__(self, num_classes: int, width: int = 64) -> None:
+    def __init__(self, spec: DataSpec, width: int = 64) -> None:
         super().__init__(("label",), width, None)
-        self.num_classes = num_classes
-        self.table = nn.Embedding(num_classes + 2, width)
+        label = spec.get("label")
+        if not isinstance(label, LabelSpec):
+            raise ValueError(f"spec has {', '.join(spec)}: LabelConditioner expects data with a label")
+        self.num_classes = label.num_classes
+        self.table = nn.Embedding(self.num_classes + 2, width)
 
-    def forward(self, label: Int[Tensor, " b"], *, is_dropped: Bool[Tensor, " b"] | None = None) -> Condition:
+    def forward(self, known: Batch, is_dropped: Bool[Tensor, " b"] | None = None) -> Condition:
         """Labels shown to the network; see `Conditioner`."""
+        label = known["label"]
+        assert isinstance(label, Tensor)
         row = label if is_dropped is None else torch.where(is_dropped, self.num_classes + 1, label)
-        return Condition(vector=self.table(row))
+        return Condition(vector=self.table(row.to(self.table.weight.device)))
 
     def hidden(self, batch_size: int) -> Condition:
         """Labels aggregated into z_t, not shown."""
@@ -73,7 +78,7 @@ class LabelConditioner(Conditioner):
     ) -> Condition:
         """Per sample: shown where `is_shown`, absent where `is_absent`, hidden otherwise."""
         row = torch.where(is_shown, label, torch.where(is_absent, self.num_classes + 1, self.num_classes))
-        return self(row)
+        return Condition(vector=self.table(row))
 
     def _constant(self, row: int, batch_size: int) -> Condition:
         vector: Float[Tensor, "b d"] = self.table.weight[row].expand(batch_size, -1)

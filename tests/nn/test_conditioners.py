@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from mmdiffusion.nn.conditioners import LabelConditioner
+from mmdiffusion.types import LabelSpec
 
 
 @pytest.fixture(scope="module")
 def conditioner():
     torch.manual_seed(0)
-    return LabelConditioner(10, width=6)
+    return LabelConditioner({"label": LabelSpec(10)}, width=6)
 
 
 def vector(condition):
@@ -19,7 +20,7 @@ def vector(condition):
 
 
 def test_every_label_and_every_way_of_not_knowing_it_has_its_own_vector(conditioner):
-    rows = [vector(conditioner(torch.arange(10))), vector(conditioner.hidden(1)), vector(conditioner.null(1))]
+    rows = [vector(conditioner({"label": torch.arange(10)})), vector(conditioner.hidden(1)), vector(conditioner.null(1))]
     assert len(torch.cat(rows).unique(dim=0)) == 12
 
 
@@ -33,7 +34,7 @@ def test_unknown_labels_share_one_vector(conditioner, state):
 def test_mixed_chooses_per_sample(conditioner):
     shown, absent = torch.tensor([True, False, False]), torch.tensor([False, True, False])
     mixed = vector(conditioner.mixed(torch.tensor([7, 7, 7]), shown, absent))
-    rows = [vector(conditioner(torch.tensor([7]))), vector(conditioner.null(1)), vector(conditioner.hidden(1))]
+    rows = [vector(conditioner({"label": torch.tensor([7])})), vector(conditioner.null(1)), vector(conditioner.hidden(1))]
     assert torch.equal(mixed, torch.cat(rows))
 
 

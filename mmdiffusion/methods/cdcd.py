@@ -120,8 +120,9 @@ class CDCD(Method):
         condition = self.conditioner(batch, is_dropped)
 
         group = None if self.group is None else batch[self.group]
-        drawn = [contrast.negatives(tokens, group, generator) for contrast in self.contrasts]
-        shared = [d.tokens for d, contrast in zip(drawn, self.contrasts, strict=True) if contrast.chain == "shared"]
+        pairs = [(contrast, contrast.negatives(tokens, group, generator)) for contrast in self.contrasts]
+        drawn = [(contrast, negatives) for contrast, negatives in pairs if negatives is not None]
+        shared = [negatives.tokens for contrast, negatives in drawn if contrast.chain == "shared"]
         candidates = torch.cat([tokens[:, None], *shared], dim=1)
         judged = self.judge(noisy, candidates, time, condition)
 
@@ -161,7 +162,7 @@ class CDCD(Method):
 
     def compare(
         self,
-        drawn: Sequence[Negatives],
+        drawn: Sequence[tuple[Contrast, Negatives]],
         judged: Divergence,
         noisy: Tokens,
         candidates: Int[Tensor, "b m l"],
@@ -172,7 +173,7 @@ class CDCD(Method):
         """Sum of the contrastive terms (arXiv 2206.07771).
 
         Args:
-            drawn: Negatives of each contrast.
+            drawn: Contrasts and their negatives.
             judged: Losses of the candidates.
             noisy: x_t.
             candidates: The truth, then the negatives of all shared chains.
@@ -181,7 +182,7 @@ class CDCD(Method):
             generator: Source of the noise of own chains.
         """
         total, start = torch.zeros(len(noisy), device=self.device), 1
-        for contrast, negatives in zip(self.contrasts, drawn, strict=True):
+        for contrast, negatives in drawn:
             losses = judged
             if contrast.is_relative:
                 losses = minus(judged, self.judge(noisy, candidates, time, self.conditioner.null(len(noisy))))

@@ -37,8 +37,8 @@ class NegativeSource(nn.Module, ABC):
         self.num_negatives = num_negatives
 
     @abstractmethod
-    def forward(self, tokens: Tokens, group: Int[Tensor, " b"] | None, generator: torch.Generator) -> Negatives:
-        """Draw negatives.
+    def forward(self, tokens: Tokens, group: Int[Tensor, " b"] | None, generator: torch.Generator) -> Negatives | None:
+        """Draw negatives; `None` while there are too few yet.
 
         Args:
             tokens: The positives.
@@ -102,7 +102,7 @@ class InterNegatives(NegativeSource):
         self.register_buffer("bank_tokens", torch.empty(0, 0, dtype=torch.int64))
         self.register_buffer("bank_group", torch.empty(0, dtype=torch.int64))
 
-    def forward(self, tokens: Tokens, group: Int[Tensor, " b"] | None, generator: torch.Generator) -> Negatives:
+    def forward(self, tokens: Tokens, group: Int[Tensor, " b"] | None, generator: torch.Generator) -> Negatives | None:
         """Choose among samples of another class, without repetition; see `NegativeSource`."""
         if group is None:
             raise ValueError("InterNegatives: the data has no label to tell other classes by; use IntraNegatives")
@@ -110,20 +110,22 @@ class InterNegatives(NegativeSource):
         candidates = torch.cat([tokens, self.bank_tokens]) if has_bank else tokens
         groups = torch.cat([group, self.bank_group]) if has_bank else group
         is_other = group[:, None] != groups
-        self._check(is_other)
+        self._remember(tokens, group)
+        if not self._has_enough(is_other):
+            return None
         keys = torch.rand(is_other.shape, generator=generator, device=tokens.device)
         chosen = keys.masked_fill(~is_other, -1).topk(self.num_negatives, dim=1).indices
-        self._remember(tokens, group)
         drawn = candidates[chosen]
         return Negatives(drawn, drawn != tokens[:, None])
 
-    def _check(self, is_other: Bool[Tensor, "b m"]) -> None:
+    def _has_enough(self, is_other: Bool[Tensor, "b m"]) -> bool:
         fewest = int(is_other.sum(1).min())
-        if fewest < self.num_negatives:
+        if fewest < self.num_negatives and len(self.bank_group) == self.bank_size:
             raise ValueError(
                 f"num_negatives is {self.num_negatives}: a sample of this batch has {fewest} of another class in batch "
                 "and bank; expected as many at least, so ask for fewer, or raise batch_size or bank_size"
             )
+        return fewest >= self.num_negatives
 
     @torch.no_grad()
     def _remember(self, tokens: Tokens, group: Int[Tensor, " b"]) -> None:

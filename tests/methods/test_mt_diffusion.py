@@ -141,7 +141,9 @@ def test_the_condition_tells_the_three_states_apart():
     conditioner, label = build_method().conditioner, torch.tensor([3, 3, 3])
     is_shown, is_absent = torch.tensor([True, False, False]), torch.tensor([False, False, True])
     rows = conditioner.mixed(label, is_shown, is_absent).vector
-    for row, state in zip(rows, (conditioner({"label": label}), conditioner.hidden(3), conditioner.null(3)), strict=True):
+    for row, state in zip(
+        rows, (conditioner({"label": label}), conditioner.hidden(3), conditioner.null(3)), strict=True
+    ):
         assert torch.equal(row, state.vector[0])
     assert len(torch.unique(rows, dim=0)) == 3
 

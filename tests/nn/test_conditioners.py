@@ -20,7 +20,11 @@ def vector(condition):
 
 
 def test_every_label_and_every_way_of_not_knowing_it_has_its_own_vector(conditioner):
-    rows = [vector(conditioner({"label": torch.arange(10)})), vector(conditioner.hidden(1)), vector(conditioner.null(1))]
+    rows = [
+        vector(conditioner({"label": torch.arange(10)})),
+        vector(conditioner.hidden(1)),
+        vector(conditioner.null(1)),
+    ]
     assert len(torch.cat(rows).unique(dim=0)) == 12
 
 
@@ -34,7 +38,11 @@ def test_unknown_labels_share_one_vector(conditioner, state):
 def test_mixed_chooses_per_sample(conditioner):
     shown, absent = torch.tensor([True, False, False]), torch.tensor([False, True, False])
     mixed = vector(conditioner.mixed(torch.tensor([7, 7, 7]), shown, absent))
-    rows = [vector(conditioner({"label": torch.tensor([7])})), vector(conditioner.null(1)), vector(conditioner.hidden(1))]
+    rows = [
+        vector(conditioner({"label": torch.tensor([7])})),
+        vector(conditioner.null(1)),
+        vector(conditioner.hidden(1)),
+    ]
     assert torch.equal(mixed, torch.cat(rows))
 
 
@@ -45,7 +53,7 @@ def test_mixed_shows_nothing_of_a_label_that_is_not_shown(conditioner):
 
 
 def test_gradients_reach_the_vectors_in_use_only():
-    conditioner = LabelConditioner(4, width=3)
+    conditioner = LabelConditioner({"label": LabelSpec(4)}, width=3)
     torch.as_tensor(vector(conditioner.hidden(2))).sum().backward()
     assert conditioner.table.weight.grad is not None
     assert conditioner.table.weight.grad.any(1).tolist() == [False] * 4 + [True, False]

@@ -103,7 +103,7 @@ def top_k(log_probs: LogProbs, count: int) -> LogProbs:
     return _keep_from(log_probs, _sort(log_probs)[..., num_codes - count, None])
 
 
-def _keep_from(log_probs: LogProbs, least: LogProbs) -> LogProbs:
+def _keep_from(log_probs: LogProbs, least: Float[Tensor, "*b 1"]) -> LogProbs:
     return widen(log_probs).masked_fill(log_probs < least, NEVER).log_softmax(-1)
 
 

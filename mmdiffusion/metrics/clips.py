@@ -42,7 +42,7 @@ class ClipMetric(SampleMetric):
         """Number of clips behind the last value, and its details."""
         return {"num_samples": self.num_samples} | self._details
 
-    def add(self, rows: list[tuple[float, float, float]]) -> None:
+    def add(self, rows: list[tuple[int, int, int | float]]) -> None:
         """Keep the figures of some clips."""
         self.rows.append(torch.tensor(rows, dtype=torch.float32, device=self.device).flatten())
 

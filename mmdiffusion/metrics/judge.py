@@ -143,7 +143,7 @@ class JudgedAccuracy(_Accuracy):
 
     Args:
         judge: Reads a class from a sample; fitted on the real training split.
-        entry: Name of the batch entry that the judge reads, such as "image" or "tokens".
+        entry: Name of the batch entry that the judge reads, such as "image" or "music_tokens".
     """
 
     def __init__(

@@ -222,7 +222,7 @@ class KinematicBeats(BeatDetector):
 
     def __init__(
         self,
-        fps: float = 60.0,
+        fps: int | float = 60,
         radius: int = 10,
         smoothing: float = 0.0,
     ) -> None:

@@ -163,7 +163,7 @@ def test_signatures_name_what_the_result_depends_on():
     assert OnsetPeaks(RATE).name == "onset"
     assert f"librosa {librosa.__version__}" in OnsetPeaks(RATE).signature()
     detectors = [OnsetPeaks(RATE), OnsetPeaks(8000), OnsetPeaks(RATE, 3), LibrosaBeats(RATE), LibrosaBeats(RATE, 90.0)]
-    detectors += [KinematicBeats(), KinematicBeats(30.0), KinematicBeats(60.0, 1), KinematicBeats(60.0, 10, 5.0)]
+    detectors += [KinematicBeats(), KinematicBeats(30), KinematicBeats(60, 1), KinematicBeats(60.0, 10, 5.0)]
     assert len({detector.signature() for detector in detectors}) == len(detectors)
 
 
@@ -238,6 +238,6 @@ def test_motion_errors_say_what_to_do():
         KinematicBeats()(motion)
     with pytest.raises(ValueError, match=r"motion: found 50 coordinates a frame, expected three for each joint"):
         KinematicBeats()(torch.zeros(1, 30, 50))
-    for setting, value in {"fps": 0.0, "radius": 0, "smoothing": -1.0}.items():
+    for setting, value in {"fps": 0, "radius": 0, "smoothing": -1.0}.items():
         with pytest.raises(ValueError, match=rf"{setting}: found {value}"):
             KinematicBeats(**{setting: value})

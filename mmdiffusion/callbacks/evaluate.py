@@ -101,14 +101,11 @@ class Evaluate(Callback):
     # Measuring -------------------------------------------------------------------------------------------------
 
     def _prepare(self, trainer: Trainer, data: DataModule, split: Split) -> None:
-        train = data.columns("train")
-        assert isinstance(train["image"], Tensor)
-        assert isinstance(train["label"], Tensor)
-        device = trainer.strategy.root_device
+        train, device = data.columns("train"), trainer.strategy.root_device
         for metric in self.metrics:
             metric.to("cpu" if device.type == "mps" else device)  # sums are float64, which MPS lacks
             metric.reset()
-            metric.fit(train["image"], train["label"])
+            fit(metric, train)
             if metric.uses_reference:
                 for batch in self._share(trainer, data.columns(split)):
                     metric.update(*inputs(metric, batch), real=True)
@@ -237,6 +234,24 @@ def inputs(metric: SampleMetric, batch: Batch) -> list[Any]:
     """The entries of a batch that a metric reads, on its device."""
     values = [batch[name] for name in metric.inputs]
     return [value.to(metric.device) if isinstance(value, Tensor) else value for value in values]
+
+
+def fit(metric: SampleMetric, train: Batch) -> None:
+    """Hand a metric the entries of the training split that it learns from, if it learns.
+
+    Raises:
+        ValueError: If the training split does not have them.
+    """
+    if not metric.fit_inputs:
+        return
+    tensors = [name for name, values in train.items() if isinstance(values, Tensor)]
+    for name in metric.fit_inputs:
+        if name not in tensors:
+            raise ValueError(
+                f"metrics: {metric.name()} is fitted on {name}, expected a tensor of the training split, which has "
+                f"{', '.join(tensors)}"
+            )
+    metric.fit(*(train[name] for name in metric.fit_inputs))  # pyright: ignore[reportArgumentType] - tensors, as checked
 
 
 def shuffled(labels: Tensor | list[str], index: Tensor | list[str]) -> Tensor | list[str]:

@@ -1,13 +1,35 @@
 """Samples against references: tensors in, numbers with a protocol out."""
 
+from mmdiffusion.metrics.alignment import BeatAlignment
 from mmdiffusion.metrics.base import SampleMetric
 from mmdiffusion.metrics.classifier import SmallClassifier
 from mmdiffusion.metrics.features import FeatureExtractor, InceptionFeatures, to_uint8
 from mmdiffusion.metrics.frechet import FrechetDistance, frechet_distance
 from mmdiffusion.metrics.inception import InceptionScore
 from mmdiffusion.metrics.judge import ClassificationAccuracy, Judge, JudgedAccuracy, SVMJudge
+from mmdiffusion.metrics.onsets import AudioBeats, BeatDetector, KinematicBeats, LibrosaBeats, OnsetPeaks
+from mmdiffusion.metrics.rhythm import (
+    BeatCoverage,
+    BeatF1,
+    BeatFMeasure,
+    BeatHit,
+    BeatHitSpread,
+    BeatPrecision,
+    BeatPrecisionSpread,
+)
+from mmdiffusion.metrics.tokens import TokenJudge
 
 __all__ = [
+    "AudioBeats",
+    "BeatAlignment",
+    "BeatCoverage",
+    "BeatDetector",
+    "BeatF1",
+    "BeatFMeasure",
+    "BeatHit",
+    "BeatHitSpread",
+    "BeatPrecision",
+    "BeatPrecisionSpread",
     "ClassificationAccuracy",
     "FeatureExtractor",
     "FrechetDistance",
@@ -15,9 +37,13 @@ __all__ = [
     "InceptionScore",
     "Judge",
     "JudgedAccuracy",
+    "KinematicBeats",
+    "LibrosaBeats",
+    "OnsetPeaks",
     "SVMJudge",
     "SampleMetric",
     "SmallClassifier",
+    "TokenJudge",
     "frechet_distance",
     "to_uint8",
 ]

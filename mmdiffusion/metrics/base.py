@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from typing import ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -16,11 +16,13 @@ class SampleMetric(Metric):
 
     Attributes:
         inputs: Names of the batch entries that `update` takes, for example `("image",)`.
+        fit_inputs: Names of the two entries of the training split that `fit` takes; empty where nothing is learned.
         uses_reference: Whether `update(..., real=True)` must also be fed with real samples.
         num_samples: Samples behind the last computed value, over all processes; 0 before `compute`.
     """
 
-    inputs: ClassVar[tuple[str, ...]]
+    inputs: tuple[str, ...]
+    fit_inputs: tuple[str, ...] = ()
     uses_reference: ClassVar[bool] = False
     full_state_update: bool | None = False
     num_samples: int
@@ -37,12 +39,12 @@ class SampleMetric(Metric):
     def protocol(self) -> dict[str, str | int | float]:
         """How the last value was obtained: extractor or judge, number of samples, number of references, seeds."""
 
-    def fit(self, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]) -> None:
+    def fit(self, data: Shaped[Tensor, "b ..."], labels: Int[Tensor, " b"], /) -> None:
         """Prepare the extractor or judge; called once, with the real training split and never with samples.
 
         Args:
-            images: (b c h w) real training images in [-1, 1].
-            labels: (b,) their classes.
+            data: (b ...) first of `fit_inputs`, such as real training images in [-1, 1].
+            labels: (b,) their classes, second of `fit_inputs`.
         """
 
     def reset(self) -> None:

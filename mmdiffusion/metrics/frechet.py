@@ -54,6 +54,7 @@ class FrechetDistance(SampleMetric):
     """
 
     inputs = ("image",)
+    fit_inputs = ("image", "label")
     uses_reference = True
     higher_is_better = False
     extractor: FeatureExtractor

@@ -52,6 +52,7 @@ class InceptionScore(SampleMetric):
     """
 
     inputs = ("image",)
+    fit_inputs = ("image", "label")
     higher_is_better = True
     extractor: FeatureExtractor
     count: Tensor

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from mmdiffusion.metrics.base import SampleMetric
@@ -11,7 +11,7 @@ from mmdiffusion.metrics.features import as_stored
 
 
 class Judge(ABC):
-    """A reader of images that is independent of every model and feature extractor under test.
+    """A reader of samples that is independent of every model and feature extractor under test.
 
     Attributes:
         name: Short name that appears in the metric, as in `judged_accuracy[digits-svm]`.
@@ -20,12 +20,12 @@ class Judge(ABC):
     name: str
 
     @abstractmethod
-    def fit(self, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]) -> None:
-        """Learn from the real training split, (b c h w) in [-1, 1] with classes (b,)."""
+    def fit(self, data: Shaped[Tensor, "b ..."], labels: Int[Tensor, " b"], /) -> None:
+        """Learn from the real training split: images (b c h w) in [-1, 1] or tokens (b n), say, with classes (b,)."""
 
     @abstractmethod
-    def predict(self, images: Float[Tensor, "b c h w"]) -> Int[Tensor, " b"]:
-        """Classes (b,) read from images (b c h w) in [-1, 1]."""
+    def predict(self, data: Shaped[Tensor, "b ..."], /) -> Int[Tensor, " b"]:
+        """Classes (b,) read from samples of the same kind, on their device."""
 
     @abstractmethod
     def signature(self) -> str:
@@ -139,33 +139,34 @@ class ClassificationAccuracy(_Accuracy):
 class JudgedAccuracy(_Accuracy):
     """Share of samples in which a judge reads the label they were drawn for, higher is better.
 
-    The upper bound is the judge's own accuracy on real test images, chance is one over the number of classes.
+    The upper bound is the judge's own accuracy on real test samples, chance is one over the number of classes.
 
     Args:
-        judge: Reads a class from an image; fitted on the real training split.
+        judge: Reads a class from a sample; fitted on the real training split.
+        entry: Name of the batch entry that the judge reads, such as "image" or "music_tokens".
     """
-
-    inputs = ("image", "label")
 
     def __init__(
         self,
         judge: Judge,
+        entry: str = "image",
     ) -> None:
         super().__init__()
         self.judge = judge
+        self.inputs = self.fit_inputs = (entry, "label")
 
     def name(self) -> str:
         """`judged_accuracy[...]` with the judge's name."""
         return f"judged_accuracy[{self.judge.name}]"
 
     def protocol(self) -> dict[str, str | int | float]:
-        """Judge and the count behind the last value."""
-        return {"judge": self.judge.signature(), "num_samples": self.num_samples}
+        """Judge, what it read, and the count behind the last value."""
+        return {"judge": self.judge.signature(), "entry": self.inputs[0], "num_samples": self.num_samples}
 
-    def fit(self, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]) -> None:
-        """Fit the judge on the real training split, (b c h w) in [-1, 1] with classes (b,)."""
-        self.judge.fit(images, labels)
+    def fit(self, data: Shaped[Tensor, "b ..."], labels: Int[Tensor, " b"]) -> None:
+        """Fit the judge on the real training split: the entry it reads (b ...) with classes (b,)."""
+        self.judge.fit(data, labels)
 
-    def update(self, image: Float[Tensor, "b c h w"], label: Int[Tensor, " b"]) -> None:
-        """Add samples (b c h w) in [-1, 1] and the classes (b,) they were drawn for."""
-        self._count(self.judge.predict(image), label)
+    def update(self, data: Shaped[Tensor, "b ..."], label: Int[Tensor, " b"]) -> None:
+        """Add samples (b ...), the entry that the judge reads, and the classes (b,) they were drawn for."""
+        self._count(self.judge.predict(data), label)

@@ -151,6 +151,29 @@ def test_the_table_is_printed_with_whole_names(tmp_path, capsys, monkeypatch):
         assert word in out
 
 
+class Reader(JudgedAccuracy):
+    """Keeps what it was fitted on."""
+
+    def fit(self, data, labels):
+        self.seen = data, labels
+
+
+def test_a_metric_is_fitted_on_the_training_entries_it_names(tmp_path):
+    reader, counter = Reader(PixelJudge()), ClassificationAccuracy()
+    counter.fit = None  # never called, as it names no entry
+    measure(tmp_path, num_samples=4, metrics=[reader, counter])
+    train = Pictures().columns("train")
+    assert torch.equal(reader.seen[0], train["image"])
+    assert torch.equal(reader.seen[1], train["label"])
+
+
+def test_an_entry_that_the_training_split_lacks_is_named(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"judged_accuracy\[pixel\] is fitted on tokens, expected.*which has index, image, label"
+    ):
+        measure(tmp_path, metrics=[JudgedAccuracy(PixelJudge(), entry="tokens")])
+
+
 def test_metrics_with_one_name_are_refused():
     metrics: list[SampleMetric] = [JudgedAccuracy(PixelJudge()), JudgedAccuracy(PixelJudge())]
     with pytest.raises(ValueError, match=r"metrics.*judged_accuracy\[pixel\]"):

@@ -52,6 +52,8 @@ def test_judged_accuracy_between_its_bounds(judge, digits):
     assert metric.compute().item() == (judge.predict(digits.test_images) == digits.test_labels).double().mean()
     assert metric.name() == "judged_accuracy[digits-svm]"
     assert metric.protocol()["num_samples"] == 540
+    assert metric.protocol()["entry"] == "image"
+    assert metric.inputs == metric.fit_inputs == ("image", "label")
     assert "fitted on 1257 images" in str(metric.protocol()["judge"])
     metric.reset()
     assert metric.num_samples == 0

@@ -48,6 +48,16 @@ def test_two_processes_equal_one(alone, together, share, name):
     assert [rank[share][name] for rank in together] == pytest.approx([alone[name]] * 2, rel=1e-6)
 
 
+BEATS = ["beat_f1[marks-1s]", "beat_f1[marks-70ms]", "beat_hit_spread[marks-1s]", "beat_alignment[kinematic-marks]"]
+
+
+@pytest.mark.parametrize("share", ["uneven", "empty"])
+@pytest.mark.parametrize("name", [*BEATS, *(f"num_samples {name}" for name in BEATS)])
+def test_two_processes_hear_the_same_beats_to_the_last_bit(alone, together, share, name):
+    assert [rank[share][name] for rank in together] == [alone[name]] * 2
+    assert alone[name] > 0
+
+
 def test_both_processes_agree_to_the_last_bit(together):
     assert together[0] == together[1]
     assert together[0]["uneven"]["num_samples classify_accuracy"] == 61

@@ -11,13 +11,19 @@ import torch
 from torch import distributed
 
 from mmdiffusion.metrics import (
+    BeatAlignment,
+    BeatF1,
+    BeatFMeasure,
+    BeatHitSpread,
     ClassificationAccuracy,
     FrechetDistance,
     InceptionScore,
     Judge,
     JudgedAccuracy,
+    KinematicBeats,
     SmallClassifier,
 )
+from tests.metrics.sound import Marks
 
 NUM_IMAGES = 61
 SHARES = {"uneven": 44, "empty": NUM_IMAGES}  # images of the first of two processes
@@ -45,6 +51,14 @@ def data(seed):
     return (torch.rand(NUM_IMAGES, 1, 8, 8, generator=generator) * 2 - 1 + shift).clamp(-1, 1), labels
 
 
+def clips(seed):
+    """Music for `Marks(100)` and motion, three seconds each; the first and the last clip are without a beat."""
+    generator = torch.Generator().manual_seed(seed)
+    music = (torch.rand(NUM_IMAGES, 300, generator=generator) < 0.01).float()
+    music[[0, -1]] = 0
+    return music, torch.randn(NUM_IMAGES, 180, 9, generator=generator).cumsum(1)
+
+
 def values(rank, num_first, batch_size):
     """Values and counts of every metric on images [0, num_first) for rank 0 and the rest for rank 1."""
     extractor = SmallClassifier(num_steps=5)
@@ -60,7 +74,15 @@ def values(rank, num_first, batch_size):
         score.update(image)
         judged.update(image, label)
         classified.update(label.flip(0), label)
-    metrics = (distance, score, judged, classified)
+    beats = [BeatHitSpread(Marks(100)), BeatF1(Marks(100)), BeatFMeasure(Marks(100))]
+    alignment = BeatAlignment(Marks(100), KinematicBeats())
+    music, motion = (tensor[mine].split(batch_size) for tensor in clips(2))
+    reference = clips(3)[0][mine].split(batch_size)
+    for clip, target, dance in zip(music, reference, motion, strict=True) if mine.start < NUM_IMAGES else ():
+        alignment.update(clip, dance)
+        for metric in beats:
+            metric.update(clip, target)
+    metrics = (distance, score, judged, classified, alignment, *beats)
     computed = {metric.name(): metric.compute().item() for metric in metrics}
     return computed | {f"num_samples {metric.name()}": metric.num_samples for metric in metrics}
 

@@ -47,7 +47,7 @@ def check_draws(draws: dict[str, Draw], method: LightningModule) -> None:
 
 
 def conditions(data: DataModule, draw: Draw, num_samples: int, split: Split) -> Batch:
-    """Values of the given modalities for samples 0, 1, ...: labels in turn, anything else from the split in turn.
+    """Values of the given modalities for samples 0, 1, ...: labels alone in turn, otherwise the split's rows in turn.
 
     Args:
         data: The data module.
@@ -55,15 +55,11 @@ def conditions(data: DataModule, draw: Draw, num_samples: int, split: Split) -> 
         num_samples: Number of samples.
         split: Where they come from.
     """
-    columns, order = data.columns(split), torch.arange(num_samples)
-    values: Batch = {}
-    for name in draw.given:
-        spec = data.spec[name]
-        if isinstance(spec, LabelSpec):
-            values[name] = order % spec.num_classes
-        else:
-            values[name] = take(columns[name], order % len(columns[name]))
-    return values
+    label = data.spec.get("label")
+    if draw.given == ["label"] and isinstance(label, LabelSpec):
+        return {"label": torch.arange(num_samples) % label.num_classes}
+    rows = data.rows(split, range(num_samples)) if draw.given else {}
+    return {name: rows[name] for name in draw.given}
 
 
 def take(values: Tensor | list[str], rows: Tensor) -> Tensor | list[str]:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ Figure = dict[str, Any]
 """A value with its number of samples and protocol."""
 
 
+REFERENCE = "reference_"
+"""Before the name of a modality: the real data that belong to a sample's condition."""
 FILES = {"val": "metrics-val.json", "test": "metrics.json"}
 COLUMNS = ("classify", "real", "shuffled")
 """Columns of the table beside those of the draws."""
@@ -37,8 +39,8 @@ class Evaluate(Callback):
     choose settings by, and writes `metrics-val.json`.
 
     Columns of the table: one per draw; `real`, the upper bound (real test data, or real training data where test data
-    are the reference); and `shuffled`, the control (labels of a draw with given labels put in another order).
-    Judges and
+    are the reference); and `shuffled`, the control (samples of a draw beside the conditions, and the real data,
+    of other samples). Judges and
     feature extractors are fitted on the real training split only.
 
     Args:
@@ -93,8 +95,8 @@ class Evaluate(Callback):
         self._prepare(trainer, data, split)
         self._measure_real(trainer, data, split)
         self._measure_classification(trainer, method, data, split, made)
-        for name, draw in self.draws.items():
-            self._measure_draw(trainer, method, draw, name, conditions(data, draw, self.num_samples, split), made)
+        for name in self.draws:
+            self._measure_draw(trainer, method, data, name, split, made)
         if trainer.is_global_zero:
             self._report(Path(trainer.default_root_dir), split, time.perf_counter() - start, trainer)
 
@@ -107,19 +109,25 @@ class Evaluate(Callback):
             metric.reset()
             fit(metric, train)
             if metric.uses_reference:
-                for batch in self._share(trainer, data.columns(split)):
+                for batch in self._real(trainer, data, split, range(data.num_rows(split))):
                     metric.update(*inputs(metric, batch), real=True)
 
     def _measure_real(self, trainer: Trainer, data: DataModule, split: Split) -> None:
         """Real data as samples: training data against references, data of the split for everything else."""
-        train = data.columns("train")
-        chosen = in_turn(train)[: self.num_samples]
-        balanced = {name: take(values, chosen) for name, values in train.items()}
-        for metrics, columns in (
-            (self._with_reference(True), balanced),
-            (self._with_reference(False), data.columns(split)),
+        balanced = in_turn(data.columns("train"))[: self.num_samples].tolist()
+        entries = {*data.spec, *(REFERENCE + name for name in data.spec), "index"}
+        for metrics, name, rows in (
+            (self._with_reference(True), "train", balanced),
+            (self._with_reference(False), split, range(data.num_rows(split))),
         ):
-            self._measure("real", self._share(trainer, columns), columns, metrics, {})
+            self._measure("real", self._real(trainer, data, name, rows), entries, metrics, {})
+
+    def _real(self, trainer: Trainer, data: DataModule, split: Split, rows: Sequence[int]) -> Iterator[Batch]:
+        """This process's share of real data, each its own reference."""
+        share = rows[trainer.global_rank :: trainer.world_size]
+        for start in range(0, len(share), self.batch_size):
+            batch = data.rows(split, share[start : start + self.batch_size])
+            yield batch | {REFERENCE + name: values for name, values in batch.items()}
 
     def _with_reference(self, uses_reference: bool) -> list[SampleMetric]:
         return [metric for metric in self.metrics if metric.uses_reference == uses_reference]
@@ -140,7 +148,7 @@ class Evaluate(Callback):
         if classify is None:
             raise ValueError(f"metrics has {metrics[0].name()}: {type(method).__name__} does not classify")
         batches: list[Batch] = []
-        for batch in self._share(trainer, data.columns(split)):
+        for batch in self._real(trainer, data, split, range(data.num_rows(split))):
             image = batch["image"]
             assert isinstance(image, Tensor)
             with trainer.precision_plugin.forward_context():
@@ -152,25 +160,35 @@ class Evaluate(Callback):
         self,
         trainer: Trainer,
         method: Method,
-        draw: Draw,
+        data: DataModule,
         name: str,
-        given: Batch,
+        split: Split,
         made: Figure,
     ) -> None:
-        """Samples of one kind, and their control."""
+        """Samples of one kind; and their control, the same samples beside what belongs to others."""
+        draw = self.draws[name]
+        given = conditions(data, draw, self.num_samples, split)
         share = range(trainer.global_rank, self.num_samples, trainer.world_size)
         batches = list(draw_samples(trainer, method, draw, given, share, self.batch_size, f"drawing {name}"))
         drawn = method.drawable if draw.drawn is None else draw.drawn
         made = made | {"given": draw.given, "drawn": [entry for entry in drawn if entry not in draw.given]}
-        self._measure(name, batches, {*given, *drawn}, self.metrics, made)
-        if "label" in given:
-            control = [batch | {"label": shuffled(given["label"], batch["index"])} for batch in batches]
-            metrics = [metric for metric in self.metrics if "label" in metric.inputs]
-            self._measure(self._control(name), control, {*given, *drawn}, metrics, made)
+
+        needed = {entry for metric in self.metrics for entry in metric.inputs if entry.startswith(REFERENCE)}
+        beside = {*draw.given, *(needed if draw.given else ())}
+        makes = method.makes if draw.drawn is None else draw.drawn
+        entries, order = {*makes, *beside, "index"}, torch.arange(self.num_samples)
+        self._measure(
+            name, [b | partners(b, given, needed, data, split, order) for b in batches], entries, self.metrics, made
+        )
+        if draw.given:
+            order = torch.randperm(self.num_samples, generator=torch.Generator().manual_seed(0))
+            metrics = [metric for metric in self.metrics if beside & set(metric.inputs)]
+            control = [b | partners(b, given, needed, data, split, order) for b in batches]
+            self._measure(self._control(name), control, entries, metrics, made)
 
     def _control(self, name: str) -> str:
         """Column of a draw's control."""
-        is_only = sum("label" in draw.given for draw in self.draws.values()) == 1
+        is_only = sum(bool(draw.given) for draw in self.draws.values()) == 1
         return "shuffled" if is_only else f"{name}, shuffled"
 
     def _measure(
@@ -198,16 +216,6 @@ class Evaluate(Callback):
                 metric.update(*inputs(metric, batch))
             figure = {"value": float(metric.compute())} | metric.protocol() | ({"made": made} if made else {})
             self._figures.setdefault(metric.name(), {})[column] = figure
-
-    def _share(self, trainer: Trainer, columns: Batch) -> list[Batch]:
-        """This process's rows of a split, in batches."""
-        size = len(columns["index"])
-        rows = range(trainer.global_rank, size, trainer.world_size)
-        chunks = [list(rows[i : i + self.batch_size]) for i in range(0, len(rows), self.batch_size)]
-        return [
-            {k: v[torch.tensor(chunk)] if isinstance(v, Tensor) else [v[i] for i in chunk] for k, v in columns.items()}
-            for chunk in chunks
-        ]
 
     # Reporting -------------------------------------------------------------------------------------------------
 
@@ -254,11 +262,30 @@ def fit(metric: SampleMetric, train: Batch) -> None:
     metric.fit(*(train[name] for name in metric.fit_inputs))  # pyright: ignore[reportArgumentType] - tensors, as checked
 
 
-def shuffled(labels: Tensor | list[str], index: Tensor | list[str]) -> Tensor | list[str]:
-    """Labels of these samples after all given labels have been put in another order, the same at every call."""
+def partners(
+    batch: Batch,
+    given: Batch,
+    needed: Iterable[str],
+    data: DataModule,
+    split: Split,
+    order: Tensor,
+) -> Batch:
+    """What samples are measured beside: their conditions, and the real data that belong to these.
+
+    Args:
+        batch: The samples.
+        given: Conditions, by sample index.
+        needed: Entries that hold real data, `reference_` before the modality's name.
+        data: The data module.
+        split: Where conditions and real data come from.
+        order: Sample whose partners each sample gets: its own, or for the control another's.
+    """
+    index = batch["index"]
     assert isinstance(index, Tensor)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    return take(labels, order[index.cpu()])
+    rows = order[index.cpu()]
+    real = data.rows(split, rows.tolist()) if needed and given else {}
+    references = {entry: real[entry.removeprefix(REFERENCE)] for entry in needed if given}
+    return {name: take(values, rows) for name, values in given.items()} | references
 
 
 def in_turn(columns: Batch) -> Tensor:

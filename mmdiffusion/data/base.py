@@ -81,13 +81,28 @@ class DataModule(LightningDataModule, ABC):
             raise ValueError(f"{type(self).__name__}: the {name} split is not in memory, expected Arrays")
         return split.columns
 
+    def rows(self, name: Split, indices: Sequence[int]) -> Batch:
+        """Some samples of a split, fetched at once.
+
+        Args:
+            name: The split.
+            indices: Rows; counted on from the start again when they exceed the split.
+        """
+        split = self.split(name)
+        size = len(split)  # pyright: ignore[reportArgumentType]
+        return split.__getitems__([index % size for index in indices])  # pyright: ignore[reportAttributeAccessIssue]
+
+    def num_rows(self, name: Split) -> int:
+        """Samples of a split."""
+        return len(self.split(name))  # pyright: ignore[reportArgumentType]
+
     def prepare_data(self) -> None:
         """Check that a training has a batch; Lightning calls this before anything is written.
 
         Raises:
             ValueError: if the training split does not fill one batch.
         """
-        size = len(self.split("train")) // self._num_processes  # pyright: ignore[reportArgumentType]
+        size = self.num_rows("train") // self._num_processes
         if self.batch_size > size:
             raise ValueError(f"batch_size is {self.batch_size}: expected at most {size}, a process's training samples")
 

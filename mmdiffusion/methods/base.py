@@ -30,6 +30,7 @@ class Method(LightningModule, ABC):
         seed: Seed of every draw in training and sampling.
         givable: Modalities that `sample` can be given.
         drawable: Modalities that `sample` draws when nothing is given.
+        makes: Entries of a batch that `sample` returns when nothing is given; `None` for those of `drawable`.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Method(LightningModule, ABC):
         *,
         givable: tuple[str, ...],
         drawable: tuple[str, ...],
+        makes: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__()
         if warmup_steps < 0:
@@ -48,6 +50,7 @@ class Method(LightningModule, ABC):
         self.warmup_steps = warmup_steps
         self.seed = seed
         self.givable, self.drawable = givable, drawable
+        self.makes = drawable if makes is None else makes
 
     @abstractmethod
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:

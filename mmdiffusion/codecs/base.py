@@ -13,11 +13,13 @@ class TokenCodec(nn.Module, ABC):
 
     Args:
         latent: The tokens.
+        source: Entry of a batch that is encoded.
+        result: Entry of a batch that decoding makes; `None` for the source again.
     """
 
-    def __init__(self, latent: TokenSpec) -> None:
+    def __init__(self, latent: TokenSpec, source: str, result: str | None = None) -> None:
         super().__init__()
-        self.latent = latent
+        self.latent, self.source, self.result = latent, source, source if result is None else result
 
     @abstractmethod
     def encode(self, data: Tensor) -> Int[Tensor, "b *grid"]:

@@ -5,20 +5,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdiffusion.codecs.base import TokenCodec
-from mmdiffusion.types import ImageSpec, Spec, TokenSpec
+from mmdiffusion.types import DataSpec, ImageSpec, TokenSpec
 
 
 class GreyLevels(TokenCodec):
     """A pixel's grey level is its token: exact for images of few levels, such as `Digits`.
 
     Args:
-        spec: The images; one channel.
+        spec: The data, which has images of one channel.
     """
 
-    def __init__(self, spec: Spec) -> None:
-        if not isinstance(spec, ImageSpec) or spec.channels != 1:
-            raise ValueError(f"codec is GreyLevels, the data is {spec}: expected images of one channel")
-        super().__init__(TokenSpec(spec.num_levels, (spec.size, spec.size)))
+    def __init__(self, spec: DataSpec) -> None:
+        image = spec.get("image")
+        if not isinstance(image, ImageSpec) or image.channels != 1:
+            raise ValueError(f"spec has image {image}: GreyLevels expects images of one channel, such as Digits")
+        super().__init__(TokenSpec(image.num_levels, (image.size, image.size)), "image")
 
     def encode(self, data: Float[Tensor, "b 1 h w"]) -> Int[Tensor, "b h w"]:
         """Nearest level of each pixel.

@@ -29,7 +29,7 @@ from mmdiffusion.methods.negatives import Negatives
 from mmdiffusion.nn.conditioners import Conditioner
 from mmdiffusion.nn.denoiser import Denoiser
 from mmdiffusion.seeding import SampleNoise
-from mmdiffusion.types import Batch, Condition, DataSpec, LabelSpec, Spec
+from mmdiffusion.types import Batch, Condition, DataSpec, LabelSpec
 
 Tokens = Int[Tensor, "b l"]
 Times = Int[Tensor, " b"]
@@ -41,8 +41,7 @@ class CDCD(Method):
 
     Args:
         spec: The data's modalities; linked from the data module.
-        target: Modality that is drawn.
-        codec: Its tokens.
+        codec: Tokens of the modality that is drawn.
         conditioner: What is known, as the denoiser reads it.
         denoiser: Denoiser, all but its grid, channels and widths of conditions.
         schedule: Schedule of masking and replacing.
@@ -63,8 +62,7 @@ class CDCD(Method):
     def __init__(
         self,
         spec: DataSpec,
-        target: str,
-        codec: Callable[[Spec], TokenCodec],
+        codec: Callable[[DataSpec], TokenCodec],
         conditioner: Callable[[DataSpec], Conditioner],
         denoiser: Callable[[tuple[int, ...], int, int, int | None, int | None], Denoiser],
         schedule: TokenSchedule,
@@ -81,19 +79,18 @@ class CDCD(Method):
         warmup_steps: int = 100,
         seed: int = 0,
     ) -> None:
-        if target not in spec:
-            raise ValueError(f"target is {target!r}: expected one of {', '.join(spec)}")
         if not 0 <= drop_share < 1:
             raise ValueError(f"drop_share is {drop_share}: expected 0 up to, but not including, 1")
-        encoder = conditioner(spec)
-        super().__init__(optimizer, warmup_steps, seed, givable=encoder.reads, drawable=(target,))
+        encoder, tokens = conditioner(spec), codec(spec)
+        makes = tuple(dict.fromkeys((tokens.source, tokens.result)))
+        super().__init__(optimizer, warmup_steps, seed, givable=encoder.reads, drawable=makes[-1:], makes=makes)
         self.save_hyperparameters(logger=False)
-        self.target, self.drop_share, self.auxiliary_weight = target, drop_share, auxiliary_weight
+        self.drop_share, self.auxiliary_weight = drop_share, auxiliary_weight
         self.group = next((name for name, part in spec.items() if isinstance(part, LabelSpec)), None)
         self.sampler, self.steps, self.guidance = sampler, steps, guidance
         self.truncation, self.temperature = truncation, temperature
 
-        self.codec = codec(spec[target])
+        self.codec = tokens
         self.grid, num_codes = self.codec.latent.grid, self.codec.latent.num_codes
         self.diffusion = MaskReplaceDiffusion(schedule, num_codes)
         self.diffusion.step_times(steps)
@@ -240,12 +237,12 @@ class CDCD(Method):
         Args:
             condition: All that the conditioner reads, or nothing.
             seeds: One number per sample, usually its index.
-            drawn: The target, or `None`.
+            drawn: What the codec decodes to, or `None`.
             steps: Sampling steps, 1 to T; `None` takes the method's own.
             guidance: Classifier-free guidance; `None` takes the method's own.
 
         Returns:
-            The target as data and as `tokens` (b *grid), what was given, and `index` (b).
+            What the tokens stand for, the `tokens` (b *grid), what was given, and `index` (b).
 
         Raises:
             ValueError: if `steps` is out of range, or the model was not trained for what is asked.
@@ -267,9 +264,8 @@ class CDCD(Method):
             uniform = noise.uniform((self.sampler.num_uniforms, length))
             noisy = self.sampler(self.diffusion, log_probs, noisy, time, target, uniform)
         tokens = noisy.unflatten(1, self.grid)
-        given = {name: condition[name] for name in condition}
-        index = torch.tensor(seeds, device=self.device)
-        return given | {self.target: self.codec.decode(tokens), "tokens": tokens, "index": index}
+        made: Batch = {self.codec.source: tokens, self.codec.result: self.codec.decode(tokens)}
+        return {**condition, **made, "tokens": tokens, "index": torch.tensor(seeds, device=self.device)}
 
     def protocol(self) -> dict[str, Any]:
         """How samples are drawn."""
@@ -303,8 +299,8 @@ class CDCD(Method):
     # Batches ---------------------------------------------------------------------------------------------------
 
     def tokens(self, batch: Batch) -> Tokens:
-        """Tokens of the target, in a row."""
-        data = batch[self.target]
+        """Tokens of what is drawn, in a row."""
+        data = batch[self.codec.source]
         assert isinstance(data, Tensor)
         return self.codec.encode(data).flatten(1)
 

@@ -61,6 +61,7 @@ def divergence(
     index = torch.cat([clean, own], 1).movedim(1, -1)
     picked, total, spread = _Summaries.apply(log_probs, index, discount.mT, odds)
     picked, spread = picked.movedim(-1, 1), spread.mT
+    # Where x_t is [MASK], W is 1 but for rounding.
     log_total = torch.where(visible, total.log().mT, 0)
 
     def gain(log_prob: Tensor, factor: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from mmdiffusion.diffusion.aggregated import AggregatedDiffusion
 from mmdiffusion.diffusion.bound import bits_per_dim
 from mmdiffusion.diffusion.discrete import MaskReplaceDiffusion
 from mmdiffusion.diffusion.discrete_bound import bits_per_token
-from mmdiffusion.diffusion.discrete_samplers import Ancestral, ConfidenceUnmasking, Remasking, TokenSampler
+from mmdiffusion.diffusion.discrete_samplers import Ancestral, ConfidenceUnmasking, Remasking
 from mmdiffusion.diffusion.discrete_schedules import (
     CosineMaskingSchedule,
     MaskAndReplaceSchedule,
@@ -41,7 +41,6 @@ __all__ = [
     "Remasking",
     "SaturatingDrift",
     "TableSchedule",
-    "TokenSampler",
     "WeightedDrift",
     "bits_per_dim",
     "bits_per_token",

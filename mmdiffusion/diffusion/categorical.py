@@ -1,6 +1,6 @@
 """Categorical distributions over many codes, as log-probabilities: guide, sharpen and draw.
 
-Nothing here is differentiable: it serves sampling. Inputs of less than float32 precision are widened.
+This serves sampling: draws and what truncation keeps have no gradient. Inputs below float32 are widened.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ def draw_codes(log_probs: LogProbs, uniform: Float[Tensor, "*b"]) -> Int[Tensor,
     """
     # A parallel sum in float32 may fall by a rounding error and so select a code of mass 0; a sequential one cannot.
     sequential = log_probs.device.type == "cpu"
-    masses = widen(log_probs).softmax(-1, dtype=None if sequential else torch.float64)
+    masses = widen(log_probs.detach()).softmax(-1, dtype=None if sequential else torch.float64)
     torch.cumsum(masses, -1, out=masses)
     total = masses[..., -1:]
     below = torch.minimum(uniform[..., None].to(masses.dtype) * total, total.nextafter(torch.zeros_like(total)))

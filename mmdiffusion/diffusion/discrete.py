@@ -24,8 +24,8 @@ class MaskReplaceDiffusion(ExactBuffers):
     0..K-1, and K is [MASK]; log-probabilities are over the K codes, classes last: a clean token is never [MASK].
 
     It holds no network. Tables are float64 buffers that no checkpoint holds; whatever has one number a token is
-    computed in float64, whatever has one a code in the precision of the log-probabilities, float32 at least, and
-    autocast is off. Noise is handed in as uniform numbers, so that a draw depends on its own sample's numbers alone.
+    computed in float64, whatever has one a code in the precision of the log-probabilities, float32 at least, also under
+    autocast. Noise is handed in as uniform numbers, so that a draw depends on its own sample's numbers alone.
 
     Args:
         schedule: Rates of masking and replacing.
@@ -151,24 +151,23 @@ class MaskReplaceDiffusion(ExactBuffers):
             target: s, 0 to t - 1.
         """
         self._check(noisy=noisy, log_probs=log_probs)
-        with torch.autocast(log_probs.device.type, enabled=False):
-            log_weights = widen(log_probs)
-            rates = self.rates(time, target, 2)
-            visible = (noisy != self.mask_token)[..., None]
-            own = torch.where(visible, noisy[..., None], 0)
+        log_weights = widen(log_probs)
+        rates = self.rates(time, target, 2)
+        visible = (noisy != self.mask_token)[..., None]
+        own = torch.where(visible, noisy[..., None], 0)
 
-            discount = torch.where(visible, (rates.beta_bar_t / (rates.alpha_bar_t + rates.beta_bar_t)).log(), 0)
-            log_weights = log_weights.scatter_add(-1, own, discount.to(log_weights))
-            log_total = torch.where(visible, log_weights.logsumexp(-1, keepdim=True), 0)
-            log_codes = torch.logaddexp(
-                log_weights + rates.alpha_bar_s.log().to(log_weights),
-                log_total + rates.beta_bar_s.log().to(log_weights),
-            )
-            each = torch.where(visible, rates.beta / rates.beta_bar_t, rates.gamma / rates.gamma_bar_t)
-            stay = torch.where(visible, (rates.alpha / rates.beta).log1p(), 0)
-            log_codes = (log_codes + each.log().to(log_codes)).scatter_add(-1, own, stay.to(log_codes))
-            log_mask = torch.where(visible, 0, rates.gamma_bar_s / rates.gamma_bar_t).log()
-            return torch.cat([log_codes, log_mask.to(log_codes)], -1)
+        discount = torch.where(visible, (rates.beta_bar_t / (rates.alpha_bar_t + rates.beta_bar_t)).log(), 0)
+        log_weights = log_weights.scatter_add(-1, own, discount.to(log_weights))
+        log_total = torch.where(visible, log_weights.logsumexp(-1, keepdim=True), 0)
+        log_codes = torch.logaddexp(
+            log_weights + rates.alpha_bar_s.log().to(log_weights),
+            log_total + rates.beta_bar_s.log().to(log_weights),
+        )
+        each = torch.where(visible, rates.beta / rates.beta_bar_t, rates.gamma / rates.gamma_bar_t)
+        stay = torch.where(visible, (rates.alpha / rates.beta).log1p(), 0)
+        log_codes = (log_codes + each.log().to(log_codes)).scatter_add(-1, own, stay.to(log_codes))
+        log_mask = torch.where(visible, 0, rates.gamma_bar_s / rates.gamma_bar_t).log()
+        return torch.cat([log_codes, log_mask.to(log_codes)], -1)
 
     def divergence(
         self, log_probs: LogProbs, noisy: Int[Tensor, "b l"], clean: Int[Tensor, "b m l"], time: Times, target: Times
@@ -192,8 +191,7 @@ class MaskReplaceDiffusion(ExactBuffers):
             ValueError: if a candidate is no code, or a step is out of range.
         """
         self._check(clean=clean, noisy=noisy, log_probs=log_probs)
-        with torch.autocast(log_probs.device.type, enabled=False):
-            return divergence(widen(log_probs), noisy, clean, self.rates(time, target, 2))
+        return divergence(widen(log_probs), noisy, clean, self.rates(time, target, 2))
 
     def step(
         self,

@@ -34,7 +34,10 @@ def bits_per_token(
         `prior`, `diffusion`, `decoder` and their sum `total`, per sample.
     """
     times = diffusion.step_times(diffusion.num_steps if steps is None else steps)
-    terms = {"prior": diffusion.prior_kl().expand(len(clean)), "diffusion": torch.zeros(len(clean)).to(clean.device)}
+    terms = {
+        "prior": diffusion.prior_kl().expand(len(clean)),
+        "diffusion": torch.zeros(len(clean), device=clean.device),
+    }
     for t, s in itertools.pairwise(times):
         time, target = (torch.full((len(clean),), x, device=clean.device) for x in (t, s))
         noisy = diffusion.corrupt(clean, time, draw_noise())

@@ -59,8 +59,10 @@ def divergence(
 
     own = torch.where(visible, noisy[:, None], 0)
     index = torch.cat([clean, own], 1).movedim(1, -1)
-    picked, total, spread = _Summaries.apply(log_probs, index, discount.mT, visible.mT, odds)
-    picked, log_total, spread = picked.movedim(-1, 1), total.log().mT, spread.mT
+    picked, total, spread = _Summaries.apply(log_probs, index, discount.mT, odds)
+    picked, spread = picked.movedim(-1, 1), spread.mT
+    # Where x_t is [MASK], W is 1 but for rounding.
+    log_total = torch.where(visible, total.log().mT, 0)
 
     def gain(log_prob: Tensor, factor: Tensor) -> Tensor:
         """log(1 + o w_j / W), in log space."""
@@ -79,8 +81,8 @@ def divergence(
 class _Summaries(torch.autograd.Function):
     """What the KL needs of a table of log-probabilities, block by block: the gradient is the one dense tensor made.
 
-    Returns in float64: log-probabilities at `index`; W, the sum of the discounted probabilities (1 where nothing is
-    visible); and sum_j log(1 + odds w_j / W).
+    Returns in float64: log-probabilities at `index`, whose last entry is the visible code; W, the sum of the
+    probabilities after that code's was discounted; and sum_j log(1 + odds w_j / W).
     """
 
     @staticmethod
@@ -89,21 +91,18 @@ class _Summaries(torch.autograd.Function):
         log_probs: Float[Tensor, "b l codes"],
         index: Int[Tensor, "b l picks"],
         discount: Float64[Tensor, "b l 1"],
-        visible: Tensor,
         odds: Float64[Tensor, "b 1 1"],
     ) -> tuple[Tensor, Tensor, Tensor]:
         picked = log_probs.gather(-1, index)
         own, rows = index[..., -1:], index.shape[:2].numel()
-        side = [
-            x.expand(*index.shape[:2], 1).reshape(rows, 1) for x in (own, discount.to(log_probs.dtype), visible, odds)
-        ]
+        side = [x.expand_as(own).reshape(rows, 1) for x in (own, discount.to(log_probs.dtype), odds)]
         total, spread = (log_probs.new_empty(rows, 1) for _ in range(2))
         flat = log_probs.flatten(0, 1)
         for block in _blocks(flat):
-            own_, discount_, visible_, odds_ = (x[block] for x in side)
-            weights = _weights(flat[block], own_, discount_)
-            total[block] = torch.where(visible_, weights.sum(-1, keepdim=True), 1)
-            ratio = (odds_ / total[block]).to(weights.dtype)
+            own, discount, odds = (x[block] for x in side)
+            weights = _weights(flat[block], own, discount)
+            total[block] = weights.sum(-1, keepdim=True)
+            ratio = (odds / total[block]).to(weights.dtype)
             spread[block] = weights.mul_(ratio).add_(1).log_().sum(-1, keepdim=True)
         ctx.save_for_backward(log_probs, index, total, *side)
         return picked.double(), total.view(*index.shape[:2], 1).double(), spread.view(*index.shape[:2], 1).double()
@@ -113,7 +112,7 @@ class _Summaries(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (the decorator hides the signature)
         ctx: Any, *gradients: Tensor
     ) -> tuple[Tensor | None, ...]:
-        log_probs, index, total, own, discount, visible, odds = ctx.saved_tensors
+        log_probs, index, total, own, discount, odds = ctx.saved_tensors
         flat, gradient = log_probs.flatten(0, 1), torch.empty_like(log_probs).flatten(0, 1)
         d_picked, d_total, d_spread = gradients
         d_total, d_spread = d_total.reshape(-1, 1), d_spread.reshape(-1, 1)
@@ -124,10 +123,11 @@ class _Summaries(torch.autograd.Function):
             due = weights * ratio.to(weights.dtype)
             due.div_(due + 1)
             slope = d_total[block] - d_spread[block] * due.sum(-1, keepdim=True) / total[block]
-            slope = torch.where(visible[block], slope, 0).to(weights.dtype)
-            torch.addcmul(weights.mul_(slope), due, d_spread[block].to(weights.dtype), out=gradient[block])
+            torch.addcmul(
+                weights.mul_(slope.to(weights.dtype)), due, d_spread[block].to(weights.dtype), out=gradient[block]
+            )
         gradient = gradient.view_as(log_probs).scatter_add_(-1, index, d_picked.to(log_probs.dtype))
-        return gradient, None, None, None, None
+        return gradient, None, None, None
 
 
 def _weights(log_probs: Tensor, own: Tensor, discount: Tensor) -> Tensor:

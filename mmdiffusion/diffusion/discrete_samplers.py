@@ -94,8 +94,8 @@ class ConfidenceUnmasking(TokenSampler):
     """Unmasks the most confident draws first: MaskGIT's parallel decoding (Chang et al. 2022, arXiv 2202.04200).
 
     x_0 is drawn for each masked token; of those the most confident stay, log p_hat(x_0) plus Gumbel noise whose scale
-    falls linearly to 0, and the schedule's share gamma_bar_s / gamma_bar_t remains masked, rounded down and at least
-    one fewer than before. Visible tokens take an ancestral step, which mends those that replacement may have left
+    falls linearly to 0, and the schedule's share gamma_bar_s / gamma_bar_t remains masked, rounded down, so that every
+    step unmasks one at least. Visible tokens take an ancestral step, which mends what replacement may have left
     (MaskGIT keeps them: its process replaces none).
 
     Args:
@@ -124,7 +124,7 @@ class ConfidenceUnmasking(TokenSampler):
         rates = diffusion.rates(time, target, 1)
         masked = noisy == diffusion.mask_token
         count = masked.sum(1, keepdim=True)
-        remaining = (count * (rates.gamma_bar_s / rates.gamma_bar_t)).long().clamp(max=count - 1)
+        remaining = (count * (rates.gamma_bar_s / rates.gamma_bar_t)).long()
 
         gumbel = -(-noise[:, 3].double().clamp(min=1e-300).log()).log()
         scale = self.temperature * (target / diffusion.num_steps)[:, None]

@@ -49,6 +49,13 @@ def test_draw_needs_no_normalisation_and_ignores_the_batch():
     assert torch.equal(torch.cat(alone), draw_codes(log_probs, numbers))
 
 
+def test_draw_and_truncation_take_a_prediction_that_wants_gradients():
+    log_probs = distributions(6, 11).requires_grad_()
+    assert torch.equal(
+        draw_codes(truncate(log_probs, 0.8), uniform(6)), draw_codes(truncate(log_probs.detach(), 0.8), uniform(6))
+    )
+
+
 def test_draw_takes_bfloat16():
     low = distributions(6, 11).bfloat16()
     assert torch.equal(draw_codes(low, uniform(6)), draw_codes(low.float(), uniform(6)))

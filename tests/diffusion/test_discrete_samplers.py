@@ -186,15 +186,25 @@ def test_without_noise_the_most_confident_are_unmasked():
     assert torch.equal(drawn, expected.masked_fill(masked, MASK))
 
 
-def test_noise_shuffles_the_order_and_fades():
-    noisy, size = torch.full((400, 8), MASK), 400
-    certain = torch.zeros(size, 8, K).index_fill(2, torch.tensor([0]), 1) * torch.linspace(9, 6, 8)[:, None]
-    log_probs = certain.double().log_softmax(-1)
-    shuffled = (unmask(ConfidenceUnmasking(1e6), log_probs, noisy, 19, 10) == MASK).double().mean(0)
-    assert shuffled.tolist() == pytest.approx([0.5] * 8, abs=0.08)
-    early = (unmask(ConfidenceUnmasking(0.01), log_probs, noisy, 20, 19)[:, :7] == MASK).double().mean()
-    late = (unmask(ConfidenceUnmasking(0.01), log_probs, noisy, 2, 1)[:, :7] == MASK).double().mean()
-    assert float(early) > float(late)
+def test_much_noise_makes_the_order_random():
+    noisy = torch.full((400, 8), MASK)
+    certain = torch.zeros(400, 8, K).index_fill(2, torch.tensor([0]), 1) * torch.linspace(9, 6, 8)[:, None]
+    drawn = unmask(ConfidenceUnmasking(1e6), certain.double().log_softmax(-1), noisy, 19, 10)
+    assert (drawn == MASK).double().mean(0).tolist() == pytest.approx([0.5] * 8, abs=0.08)
+
+
+@pytest.mark.parametrize(("t", "s", "unmasked"), [(19, 10, 1), (3, 2, 0)])
+def test_noise_fades_with_the_steps(t, s, unmasked):
+    """Of two tokens one stays masked; noise worth 2, at scale s/T, stands against a lead in confidence of 0.9."""
+    log_probs = torch.tensor([[[-0.1, -2.4, -9, -9], [-1.0, -0.5, -9, -9]]]).double()
+    gumbel = torch.tensor([[0.0, 2.0]]).double()
+    noise = torch.cat([torch.zeros(1, 3, 2), (-(-gumbel).exp()).exp()[:, None]], 1)
+    diffusion = MaskReplaceDiffusion(ReleasedSchedule(20), K)
+    drawn = ConfidenceUnmasking(1.0)(
+        diffusion, log_probs, torch.tensor([[MASK, MASK]]), times(t, 1), times(s, 1), noise
+    )
+    assert int(drawn[0, unmasked]) == 0
+    assert int(drawn[0, 1 - unmasked]) == MASK
 
 
 def test_confident_sampling_mends_replaced_tokens_too():

@@ -4,7 +4,8 @@ Axis legend of the shape annotations:
 
     b  batch            c  channels           h w  height and width (pixels or tokens)
     n  tokens           d  width              m    modalities (one time each)
-    k  classes          q  query tokens
+    k  classes          q  query tokens         f    frames of a motion
+    j  joints           s  samples of audio
 """
 
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from torch import Tensor
 Batch = dict[str, Tensor | list[str]]
 """One batch: modality name to tensor or list of strings.
 
-`image` (b c h w, in [-1, 1]), `label` (b, int64), `caption` (list of b strings), `index` (b, the sample's number in its
-split). Samples drawn by a method come back in the same form.
+`image` (b c h w, in [-1, 1]), `label` (b, int64), `caption` (list of b strings), `motion` (b frames joints*3, metres),
+`music` (b samples, mono, in [-1, 1]), `music_tokens` (b n, int64), `index` (b, the sample's number in its split).
+Samples drawn by a method come back in the same form.
 """
 
 
@@ -76,6 +78,34 @@ class TextSpec:
 
 
 @dataclass(frozen=True)
+class MotionSpec:
+    """Three-dimensional joint positions in metres: x to the dancer's left, y up, z forward.
+
+    Args:
+        num_frames: Frames of a clip.
+        num_joints: Joints of a skeleton; a frame has `3 * num_joints` numbers, joint by joint.
+        fps: Frames a second.
+    """
+
+    num_frames: int
+    num_joints: int
+    fps: int
+
+
+@dataclass(frozen=True)
+class MusicSpec:
+    """Mono audio in [-1, 1].
+
+    Args:
+        num_samples: Samples of a clip.
+        sample_rate: Samples a second.
+    """
+
+    num_samples: int
+    sample_rate: int
+
+
+@dataclass(frozen=True)
 class TokenSpec:
     """Tokens of a codec.
 
@@ -88,9 +118,9 @@ class TokenSpec:
     grid: tuple[int, ...]
 
 
-Spec = ImageSpec | LabelSpec | TextSpec
+Spec = ImageSpec | LabelSpec | TextSpec | MotionSpec | MusicSpec | TokenSpec
 DataSpec = dict[str, Spec]
 """Modality name to its description: what a data module offers and a method is built for."""
 
 # A checkpoint names the data its model was built for; these are plain data, safe to read back.
-torch.serialization.add_safe_globals([ImageSpec, LabelSpec, TextSpec, TokenSpec])
+torch.serialization.add_safe_globals([ImageSpec, LabelSpec, TextSpec, MotionSpec, MusicSpec, TokenSpec])

@@ -1,5 +1,6 @@
 """Files to tensors."""
 
+from mmdiffusion.data.dance import Dance
 from mmdiffusion.data.digits import Digits
 
-__all__ = ["Digits"]
+__all__ = ["Dance", "Digits"]

@@ -116,11 +116,10 @@ class Evaluate(Callback):
         """Real data as samples: training data against references, data of the split for everything else."""
         balanced = in_turn(data.columns("train"))[: self.num_samples].tolist()
         entries = {*data.spec, *(REFERENCE + name for name in data.spec), "index"}
-        for metrics, name, rows in (
-            (self._with_reference(True), "train", balanced),
-            (self._with_reference(False), split, range(data.num_rows(split))),
-        ):
-            self._measure("real", self._real(trainer, data, name, rows), entries, metrics, {})
+        trained = list(self._real(trainer, data, "train", balanced)) if self._with_reference(True) else []
+        self._measure("real", trained, entries, self._with_reference(True), {})
+        tested = list(self._real(trainer, data, split, range(data.num_rows(split))))
+        self._measure("real", tested, entries, self._with_reference(False), {})
 
     def _real(self, trainer: Trainer, data: DataModule, split: Split, rows: Sequence[int]) -> Iterator[Batch]:
         """This process's share of real data, each its own reference."""

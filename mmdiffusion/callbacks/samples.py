@@ -1,4 +1,4 @@
-"""LogSamples: writes what the model draws as picture files."""
+"""LogSamples: writes what the model draws as picture and music files."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from mmdiffusion.callbacks.draws import Draw, check_draws, conditions, draw_samples
+from mmdiffusion.codecs import SymbolicMusic, write_midi, write_wav
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.methods.base import Method
 from mmdiffusion.types import Batch
@@ -19,14 +20,15 @@ GRID_PIXELS = 640
 
 
 class LogSamples(Callback):
-    """Writes sample grids into the run's `samples/` while it trains, and one file a sample in `predict`.
+    """Writes samples into the run's `samples/` while it trains, and each sample into files of its own in `predict`.
 
-    Grids with a given label have one column a class; grids with a drawn label are sorted by it.
+    Pictures come in grids: with a given label one column a class, with a drawn label sorted by it. Music comes as
+    `.wav` and, where the method's codec knows notes, as `.mid`.
 
     Args:
         draws: Kinds of samples by name: what is given, the rest is drawn.
-        num_samples: Samples in a grid.
-        every_n_steps: Optimizer steps between grids; one is written at the end in any case.
+        num_samples: Samples of each kind: a grid of pictures, or so many pieces of music.
+        every_n_steps: Optimizer steps between them; some are written at the end in any case.
     """
 
     def __init__(self, draws: dict[str, Draw], num_samples: int = 100, every_n_steps: int = 1000) -> None:
@@ -63,12 +65,11 @@ class LogSamples(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write each predicted sample at its own size, named by its index and label."""
+        """Write each predicted sample, named by its index and label."""
+        assert isinstance(pl_module, Method)
         folder = Path(trainer.default_root_dir) / "samples" / "predict"
         folder.mkdir(parents=True, exist_ok=True)
-        for i, index in enumerate(outputs["index"].tolist()):
-            label = f"-label-{int(outputs['label'][i])}" if "label" in outputs else ""
-            save_image(to_unit(outputs["image"][i]), folder / f"{index:05d}{label}.png")
+        write_samples(outputs, folder, "", pl_module)
 
     def _write_grids(self, trainer: Trainer, method: LightningModule) -> None:
         data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
@@ -82,8 +83,34 @@ class LogSamples(Callback):
         for name, draw in self.draws.items():
             given = conditions(data, draw, self.num_samples, "test")
             batches = list(draw_samples(trainer, method, draw, given, range(self.num_samples), 250, f"drawing {name}"))
-            columns = getattr(data.spec.get("label"), "num_classes", 10)
-            save_grid(batches, folder / f"step-{trainer.global_step:06d}-{name}.png", columns, "label" in given)
+            stem = f"step-{trainer.global_step:06d}-{name}"
+            if "image" in batches[0]:
+                columns = getattr(data.spec.get("label"), "num_classes", 10)
+                save_grid(batches, folder / f"{stem}.png", columns, "label" in given)
+            else:
+                for batch in batches:
+                    write_samples(batch, folder, f"{stem}-", method)
+
+
+def write_samples(batch: Batch, folder: Path, prefix: str, method: Method) -> None:
+    """Write each sample of a batch into files of its own.
+
+    Args:
+        batch: The samples.
+        folder: Where to.
+        prefix: Before the names of the files.
+        method: Drew them.
+    """
+    index, label, image, music = (batch.get(name) for name in ("index", "label", "image", "music"))
+    assert isinstance(index, Tensor)
+    codec = getattr(method, "codec", None)
+    for i, number in enumerate(index.tolist()):
+        stem = f"{prefix}{number:05d}" + ("" if label is None else f"-label-{int(label[i])}")
+        if isinstance(image, Tensor):
+            save_image(to_unit(image[i]), folder / f"{stem}.png")
+        if isinstance(music, Tensor) and isinstance(codec, SymbolicMusic):
+            write_wav(folder / f"{stem}.wav", music[i], codec.codec.audio.sample_rate)
+            write_midi(folder / f"{stem}.mid", codec.notes(batch["tokens"][i : i + 1])[0])  # pyright: ignore
 
 
 def save_grid(batches: list[Batch], path: Path, columns: int, is_ordered: bool) -> None:

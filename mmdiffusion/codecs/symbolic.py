@@ -1,6 +1,7 @@
 """Symbolic music for a method: tokens as they are, heard as audio."""
 
 from jaxtyping import Float, Int
+from pretty_midi import PrettyMIDI
 from torch import Tensor
 
 from mmdiffusion.codecs.base import TokenCodec
@@ -36,3 +37,7 @@ class SymbolicMusic(TokenCodec):
         """Audio in [-1, 1]; see `TokenCodec`."""
         self.check(tokens)
         return self.codec.render(tokens.cpu()).to(tokens.device)
+
+    def notes(self, tokens: Int[Tensor, "b n"]) -> list[PrettyMIDI]:
+        """The notes of each clip, for MIDI files."""
+        return self.codec.decode(tokens.cpu())

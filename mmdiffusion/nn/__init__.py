@@ -3,5 +3,14 @@
 from mmdiffusion.nn.conditioners import LabelConditioner
 from mmdiffusion.nn.denoiser import Denoised, Denoiser, Level
 from mmdiffusion.nn.modalities import MiddleLabelHead, OutputLabelHead
+from mmdiffusion.nn.motion import MotionConditioner
 
-__all__ = ["Denoised", "Denoiser", "LabelConditioner", "Level", "MiddleLabelHead", "OutputLabelHead"]
+__all__ = [
+    "Denoised",
+    "Denoiser",
+    "LabelConditioner",
+    "Level",
+    "MiddleLabelHead",
+    "MotionConditioner",
+    "OutputLabelHead",
+]

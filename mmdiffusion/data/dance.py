@@ -28,7 +28,7 @@ class Dance(DataModule):
     phase are nowhere else in a batch: music can only be in time with a dance by what the motion shows. Dance and piece
     share nothing but genre, tempo and phase; other pieces would fit the dance as well.
 
-    A batch holds `motion` (b, frames, 51: metres, joints in COCO's order), `label` (b, the genre), `music_tokens` (b, n),
+    A batch holds `motion` (b, frames, 51: metres, COCO's joints), `label` (b, the genre), `music_tokens` (b, n),
     with `audio` also `music` (b, samples), and `index` (b). Clip i of a split is a function of (seed, split, i) and has
     genre i modulo 10. Validation has 200 clips and test 400.
 

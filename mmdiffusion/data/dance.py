@@ -16,6 +16,8 @@ from mmdiffusion.types import Batch, DataSpec, LabelSpec, MotionSpec
 
 FPS = 60
 _NUM_VAL, _NUM_TEST = 200, 400
+_CLIPS = 0
+"""Seed of the clips."""
 _CHUNK = 128
 """Clips made at a time, which bounds the memory this takes."""
 
@@ -28,9 +30,9 @@ class Dance(DataModule):
     phase are nowhere else in a batch: music can only be in time with a dance by what the motion shows. Dance and piece
     share nothing but genre, tempo and phase; other pieces would fit the dance as well.
 
-    A batch holds `motion` (b, frames, 51: metres, joints in COCO's order), `label` (b, the genre), `music_tokens`
-    (b, n; see `SymbolicCodec`), with `audio` also `music` (b, samples), and `index` (b). Clip i of a split is a function of
-    (seed, split, i), and its genre is i modulo 10. Validation has 200 clips and test 400.
+    A batch holds `motion` (b, frames, 51: metres, COCO's joints), `label` (b, the genre), `music_tokens` (b, n),
+    with `audio` also `music` (b, samples), and `index` (b). Clip i of a split is a function of (seed, split, i) and has
+    genre i modulo 10. Validation has 200 clips and test 400.
 
     Args:
         batch_size: Clips per training step and process, at least 1.
@@ -38,7 +40,7 @@ class Dance(DataModule):
         num_train: Training clips, at least 1.
         seconds: Length of a clip, a whole number of tokens.
         audio: Whether a batch holds the music as audio too; it is rendered when the batch is fetched.
-        seed: Seed of the clips and of the order of the training clips.
+        seed: Seed of the order of the training clips; the clips are always the same.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class Dance(DataModule):
         return draw_rhythm(torch.tensor(indices) % len(GENRES), self._noise(split, "rhythm", indices))
 
     def _noise(self, split: Split, purpose: str, indices: Sequence[int]) -> SampleNoise:
-        return SampleNoise(stream_seed(self.seed, f"dance/{split}/{purpose}", 0), indices)
+        return SampleNoise(stream_seed(_CLIPS, f"dance/{split}/{purpose}", 0), indices)
 
     def _columns(self, split: Split) -> Batch:
         size, time = self.sizes[split], torch.arange(round(self.codec.seconds * FPS)) / FPS

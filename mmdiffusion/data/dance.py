@@ -31,7 +31,7 @@ class Dance(DataModule):
     share nothing but genre, tempo and phase; other pieces would fit the dance as well.
 
     A batch holds `motion` (b, frames, 51: metres, COCO's joints), `label` (b, the genre), `music_tokens` (b, n),
-    with `audio` also `music` (b, samples), and `index` (b). Clip i of a split is a function of (seed, split, i) and has
+    with `audio` also `music` (b, samples), and `index` (b). Clip i of a split is a function of (split, i) and has
     genre i modulo 10. Validation has 200 clips and test 400.
 
     Args:

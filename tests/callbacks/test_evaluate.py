@@ -98,6 +98,37 @@ def test_every_draw_with_a_given_label_has_its_control(tmp_path):
     assert set(figures[JUDGED]) == {"one", "two", "real", "one, shuffled", "two, shuffled"}
 
 
+class Far(SampleMetric):
+    """Mean distance of pictures from the real ones of their condition."""
+
+    inputs = ("image", "reference_image")
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("distances", [], dist_reduce_fx="cat")
+
+    def name(self):
+        return "far"
+
+    def protocol(self):
+        return {"num_samples": self.num_samples}
+
+    def update(self, image, reference):
+        self.distances.append((image - reference).abs().flatten(1).mean(1))
+
+    def compute(self):
+        distances = torch.cat(self.distances)
+        self.num_samples = len(distances)
+        return distances.mean()
+
+
+def test_samples_stand_beside_the_real_data_of_their_condition(tmp_path):
+    figures = measure(tmp_path, metrics=[Far()], num_samples=30, draws={"conditional": Draw(["label"])})["far"]
+    assert figures["real"]["value"] == 0
+    assert figures["conditional"]["value"] < 0.2 < figures["shuffled"]["value"] * 8
+    assert figures["shuffled"]["value"] > 1.1 * figures["conditional"]["value"]
+
+
 def test_a_figure_says_how_its_samples_were_made(figures):
     made = figures[JUDGED]["conditional"]["made"]
     assert made == {"sampler": "oracle", "checkpoint": "None", "split": "test", "given": ["label"], "drawn": ["image"]}

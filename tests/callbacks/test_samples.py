@@ -1,11 +1,17 @@
 """Pictures on disk: grids while training, one file a sample in predict."""
 
+import wave
+
 import pytest
 import torch
 from PIL import Image
+from pretty_midi import PrettyMIDI
 from torchvision.transforms.functional import pil_to_tensor
 
 from mmdiffusion.callbacks import EMA, Draw, LogSamples
+from mmdiffusion.callbacks.samples import write_samples
+from mmdiffusion.codecs import SymbolicMusic
+from mmdiffusion.data import Dance
 from tests.helpers import Oracle, Pictures, PixelJudge, build_trainer
 
 DRAWS = {"conditional": Draw(["label"]), "joint": Draw([])}
@@ -99,6 +105,23 @@ def test_every_grid_shows_the_averaged_weights(tmp_path):
     assert len(seen) == 3
     assert all(shown == average for shown, average in seen)
     assert len(set(seen)) == 3
+
+
+def test_music_comes_as_sound_and_notes(tmp_path):
+    data = Dance(num_train=10, seconds=2.0)
+    tokens = data.columns("test")["music_tokens"][:3]
+
+    class Player(Oracle):
+        codec = SymbolicMusic(data.spec)
+
+    batch = {"index": torch.arange(3), "label": torch.arange(3), "tokens": tokens, "music": Player.codec.decode(tokens)}
+    write_samples(batch, tmp_path, "x-", Player())
+    stems = [f"x-{i:05d}-label-{i}" for i in range(3)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(s + e for s in stems for e in (".mid", ".wav"))
+    notes = [PrettyMIDI(str(tmp_path / f"{stem}.mid")) for stem in stems]
+    assert torch.equal(Player.codec.codec.encode(notes), tokens)
+    with wave.open(str(tmp_path / f"{stems[0]}.wav")) as file:
+        assert (file.getframerate(), file.getnframes(), file.getnchannels()) == (22050, 44100, 1)
 
 
 def test_white_and_black_stay_white_and_black(folder):

@@ -49,6 +49,8 @@ class CDCD(Method):
         auxiliary_weight: Weight of -log p(clean tokens | noisy ones) beside the bound (5e-4 in the paper).
         drop_share: Share of training samples whose condition is dropped, for guidance and relative contrasts.
         token_width: Width of a token's embedding.
+        is_aligned: Context tokens and drawn tokens share one time grid: a token is also given the context token of its
+            own time, beside the cross-attention.
         sampler: Step of the reverse chain.
         steps: Sampling steps, at most the schedule's.
         guidance: Classifier-free guidance: 1 follows the model, 0 ignores the condition.
@@ -71,6 +73,7 @@ class CDCD(Method):
         auxiliary_weight: float = 5e-4,
         drop_share: float = 0.1,
         token_width: int = 64,
+        is_aligned: bool = False,
         steps: int = 50,
         guidance: float = 1.0,
         truncation: float = 1.0,
@@ -97,6 +100,10 @@ class CDCD(Method):
         self.times = ImportanceTimes(schedule.num_steps)
         self.conditioner = encoder
         self.table = nn.Embedding(num_codes + 1, token_width)
+        if is_aligned and encoder.context_width is None:
+            raise ValueError("is_aligned is True: expected a conditioner with context tokens")
+        width = encoder.context_width if is_aligned else None
+        self.alignment = None if width is None else nn.Linear(width, token_width)
         self.denoiser = denoiser(self.grid, token_width, num_codes, encoder.width, encoder.context_width)
         self.contrasts = list(contrasts)
         self.negatives = nn.ModuleList(contrast.negatives for contrast in contrasts)  # their banks, in checkpoints
@@ -141,7 +148,10 @@ class CDCD(Method):
             time: t, 1 to T.
             condition: What is known.
         """
-        embedded = self.table(noisy).unflatten(1, self.grid)
+        embedded = self.table(noisy)
+        if self.alignment is not None:
+            embedded = embedded + self.alignment(aligned(condition, noisy.shape[1]))
+        embedded = embedded.unflatten(1, self.grid)
         denoised = self.denoiser(embedded, time / self.diffusion.num_steps, condition)
         assert denoised.prediction is not None
         return denoised.prediction.flatten(1, -2).float().log_softmax(-1)
@@ -303,6 +313,21 @@ class CDCD(Method):
         data = batch[self.codec.source]
         assert isinstance(data, Tensor)
         return self.codec.encode(data).flatten(1)
+
+
+def aligned(condition: Condition, length: int) -> Float[Tensor, "b n d"]:
+    """Context tokens on the time grid of the drawn ones.
+
+    Raises:
+        ValueError: if there are more of them, or fewer.
+    """
+    assert condition.tokens is not None
+    if condition.tokens.shape[1] != length:
+        raise ValueError(
+            f"is_aligned is True with {condition.tokens.shape[1]} context tokens and {length} drawn ones: expected as "
+            "many; change the conditioner's tokens_per_second"
+        )
+    return condition.tokens
 
 
 def minus(losses: Divergence, others: Divergence) -> Divergence:

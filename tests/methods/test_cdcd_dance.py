@@ -18,18 +18,19 @@ def data():
     return Dance(num_train=10, seconds=2.0)
 
 
-def build(data):
+def build(data, tokens_per_second=20):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         method = CDCD(
             data.spec,
             SymbolicMusic,
-            partial(MotionConditioner, width=16, vector_width=8, depth=1),
+            partial(MotionConditioner, width=16, vector_width=8, depth=1, tokens_per_second=tokens_per_second),
             partial(Denoiser, levels=[Level(16, 1, 2)], embedding_width=32),
             ReleasedSchedule(10),
             Ancestral(),
             contrasts=[Contrast(IntraNegatives(2))],
             steps=5,
+            is_aligned=True,
         )
         with torch.no_grad():
             for parameter in method.parameters():
@@ -59,3 +60,8 @@ def test_two_truths_and_one_seed_give_the_same_tokens(data):
 def test_all_of_a_condition_is_needed(data):
     with pytest.raises(ValueError, match="given lacks label: expected all of motion, label, or nothing"):
         build(data).sample({"motion": data.rows("test", [0])["motion"]}, seeds=[0])
+
+
+def test_another_time_grid_is_named(data):
+    with pytest.raises(ValueError, match="is_aligned is True with 20 context tokens and 40 drawn ones"):
+        build(data, tokens_per_second=10).losses(data.rows("train", range(2)), generator())

@@ -77,4 +77,4 @@ def test_it_averages_saves_draws_and_measures(path, tmp_path):
 
 @pytest.mark.parametrize("path", sorted(OVERLAYS.glob("*.yaml")), ids=name)
 def test_an_overlay_fits_an_experiment(path, tmp_path):
-    assert build(tmp_path, EXPERIMENTS[0], path).model is not None
+    assert build(tmp_path, CONFIGS / "mt_diffusion" / "digits.yaml", path).model is not None

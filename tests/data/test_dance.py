@@ -16,7 +16,7 @@ def dance():
 
 
 def test_batch_fits_the_spec(dance):
-    motion, tokens = MotionSpec(num_frames=120, num_joints=17, fps=60), TokenSpec(num_codes=216, length=40)
+    motion, tokens = MotionSpec(num_frames=120, num_joints=17, fps=60), TokenSpec(num_codes=216, grid=(40,))
     assert dance.spec == {"motion": motion, "label": LabelSpec(10, GENRES), "music_tokens": tokens}
     batch = next(iter(dance.train_dataloader()))
     assert sorted(batch) == NAMES
@@ -29,7 +29,7 @@ def test_batch_fits_the_spec(dance):
 
 def test_six_seconds_are_360_frames_and_120_tokens():
     spec = Dance().spec
-    assert (spec["motion"].num_frames, spec["music_tokens"].length) == (360, 120)
+    assert (spec["motion"].num_frames, spec["music_tokens"].grid) == (360, (120,))
 
 
 def test_sizes(dance):

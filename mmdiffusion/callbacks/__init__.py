@@ -4,7 +4,8 @@ from mmdiffusion.callbacks.checkpoint import LastCheckpoint
 from mmdiffusion.callbacks.draws import Draw
 from mmdiffusion.callbacks.ema import EMA
 from mmdiffusion.callbacks.evaluate import Evaluate
+from mmdiffusion.callbacks.gradients import GradientShare
 from mmdiffusion.callbacks.progress import StepProgress
 from mmdiffusion.callbacks.samples import LogSamples
 
-__all__ = ["EMA", "Draw", "Evaluate", "LastCheckpoint", "LogSamples", "StepProgress"]
+__all__ = ["EMA", "Draw", "Evaluate", "GradientShare", "LastCheckpoint", "LogSamples", "StepProgress"]

@@ -54,7 +54,7 @@ class Method(LightningModule, ABC):
 
     @abstractmethod
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Named terms of the loss, means over the batch; `loss` is what is minimised.
+        """Named terms of the loss, means over the batch, with their graph; `loss` is what is minimised.
 
         Args:
             batch: A batch of the data module.
@@ -88,6 +88,16 @@ class Method(LightningModule, ABC):
     def protocol(self) -> dict[str, Any]:
         """Settings that a figure depends on, beside the weights: how samples are drawn."""
 
+    def generator(self, purpose: str, batch: int) -> torch.Generator:
+        """Source of the draws of one step of this process.
+
+        Args:
+            purpose: "train" or "validation".
+            batch: Number of the batch in the run.
+        """
+        rank, world_size = self.global_rank, self.trainer.world_size
+        return step_generator(self.seed, purpose, batch, rank=rank, world_size=world_size, device=self.device)
+
     # Lightning -------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
@@ -102,13 +112,13 @@ class Method(LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One training step with noise from (seed, rank, number of the batch in the run)."""
-        terms = self.losses(batch, self._generator("train", self.trainer.fit_loop.total_batch_idx))
+        terms = self.losses(batch, self.generator("train", self.trainer.fit_loop.total_batch_idx))
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
         return terms["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss with the same noise at every validation, so that its curve compares one step with another."""
-        terms = self.losses(batch, self._generator("validation", batch_idx))
+        terms = self.losses(batch, self.generator("validation", batch_idx))
         size = len(batch["index"])
         self.log_dict({f"val/{name}": value for name, value in terms.items()}, batch_size=size, sync_dist=True)
 
@@ -138,10 +148,6 @@ class Method(LightningModule, ABC):
             torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
         elif gradient_clip_val:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
-
-    def _generator(self, purpose: str, batch: int) -> torch.Generator:
-        rank, world_size = self.global_rank, self.trainer.world_size
-        return step_generator(self.seed, purpose, batch, rank=rank, world_size=world_size, device=self.device)
 
 
 def check_precision(precision: str, optimizers: Sequence[Optimizer] = (), clip: float | None = None) -> None:

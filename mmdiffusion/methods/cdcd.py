@@ -137,8 +137,8 @@ class CDCD(Method):
             self.times.update(time, bound.detach())
         total = (bound + auxiliary + contrast) / probability / length
         terms = {"bound": bound, "auxiliary": auxiliary, "contrast": contrast}
-        logged = {name: (term / probability).mean() / length for name, term in terms.items()}
-        return {"loss": total.mean().float()} | {name: term.detach().float() for name, term in logged.items()}
+        means = {name: ((term / probability).mean() / length).float() for name, term in terms.items()}
+        return {"loss": total.mean().float()} | means
 
     def log_probs(self, noisy: Tokens, time: Times, condition: Condition) -> LogProbs:
         """Call the network: log p(x_0 | x_t, c) over the codes, float32.

@@ -84,7 +84,7 @@ def test_noise_differs_between_ranks():
     draws = set()
     for trainer.global_rank in (0, 1):
         for batch in range(3):
-            draws.add(torch.rand((), generator=method._generator("train", batch)).item())
+            draws.add(torch.rand((), generator=method.generator("train", batch)).item())
     assert len(draws) == 6
 
 

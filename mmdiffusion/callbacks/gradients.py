@@ -1,0 +1,89 @@
+"""GradientShare: how much of the gradient a term of the loss makes."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from mmdiffusion.methods.base import Method
+from mmdiffusion.types import Batch
+
+
+class GradientShare(Callback):
+    """Logs |gradient of a term| / |gradient of the loss|, as `gradient/<term>`.
+
+    A term's size says little about what it changes: a contrastive term may be a tenth of the loss and move nothing. The
+    loss of the batch at hand is computed a second time, with the same noise, before the step; training is not touched.
+
+    Args:
+        terms: Names of the method's terms, as in its log without `train/`.
+        every_n_steps: Batches between two measurements, each of which costs about one step.
+    """
+
+    def __init__(self, terms: list[str], every_n_steps: int = 100) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps is {every_n_steps}: expected at least 1")
+        self.terms = terms
+        self.every_n_steps = every_n_steps
+
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Measure, when it is due."""
+        position = trainer.fit_loop.total_batch_idx
+        if position % self.every_n_steps:
+            return
+        assert isinstance(pl_module, Method)
+        with evaluating(pl_module), trainer.precision_plugin.forward_context():
+            losses = pl_module.losses(batch, pl_module.generator("train", position))
+        for name, share in gradient_shares(losses, self.terms, list(pl_module.parameters())).items():
+            pl_module.log(f"gradient/{name}", share, sync_dist=True)
+
+
+def gradient_shares(
+    losses: dict[str, Tensor], terms: Sequence[str], parameters: list[nn.Parameter]
+) -> dict[str, float]:
+    """Norm of each term's gradient over that of the loss.
+
+    Args:
+        losses: Terms with their graph, `loss` among them.
+        terms: Names of the terms.
+        parameters: The gradient's axes; frozen ones do not count.
+
+    Raises:
+        ValueError: if a term is not there.
+    """
+    missing = [name for name in terms if name not in losses]
+    if missing:
+        raise ValueError(
+            f"terms has {', '.join(missing)}: expected some of {', '.join(n for n in losses if n != 'loss')}"
+        )
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    norms = {name: gradient_norm(losses[name], trained) for name in ("loss", *terms)}
+    return {name: norms[name] / norms["loss"] for name in terms}
+
+
+def gradient_norm(term: Tensor, parameters: list[nn.Parameter]) -> float:
+    """Euclidean norm of a gradient; 0 for a term that no parameter changes."""
+    if not term.requires_grad:
+        return 0.0
+    gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    return float(torch.stack([g.double().square().sum() for g in gradients if g is not None]).sum().sqrt())
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode for a while, so that what it remembers of training (banks, averages) stays."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, is_training in modes.items():
+            part.training = is_training

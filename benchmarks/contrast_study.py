@@ -1,0 +1,188 @@
+"""What CDCD's contrastive terms change: variants x sampling steps over several seeds, on digits or on dances.
+
+    python -m benchmarks.contrast_study {digits,dance} [--seeds 0 1 2] [--out runs/contrast_study]
+
+Every variant is trained from scratch with the settings of `configs/cdcd/`, shortened as `STUDIES` says, and tested at all,
+a half, a quarter and an eighth of the steps. What is finished stays in the folder: a study that was interrupted goes on,
+one that is complete prints its table at once. Nothing here is tuned on what it reports.
+"""
+
+import argparse
+import csv
+import json
+import math
+import statistics
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mmdiffusion.callbacks import Evaluate
+from mmdiffusion.cli import MMDiffusionCLI
+from mmdiffusion.methods import CDCD
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "cdcd"
+NUM_NEGATIVES = 10
+
+
+@dataclass(frozen=True)
+class Study:
+    """One data set.
+
+    Args:
+        settings: What differs from its config, to be affordable in many runs.
+        draw: Column of the table of figures.
+        num_samples: Samples a figure.
+        figures: Figures and what each is multiplied by.
+    """
+
+    settings: dict[str, Any]
+    draw: str
+    num_samples: int
+    figures: dict[str, float]
+
+
+STUDIES = {
+    "digits": Study(
+        {"trainer.max_steps": 600},
+        "conditional",
+        500,
+        {"fid[digits-cnn]": 1, "judged_accuracy[digits-svm]": 100},
+    ),
+    "dance": Study(
+        {"trainer.max_steps": 500, "data.seconds": 3.0},
+        "dance",
+        200,
+        {"beat_f1[onset-70ms]": 1, "beat_alignment[kinematic-onset]": 1, "judged_accuracy[token-runs]": 100},
+    ),
+}
+
+
+def contrast(negatives: str, **settings: object) -> dict[str, Any]:
+    """One contrastive term as a configuration.
+
+    Args:
+        negatives: Class of the negatives.
+        settings: Of the term.
+    """
+    bank = {"bank_size": 256} if negatives == "InterNegatives" else {}
+    source = {"class_path": negatives, "init_args": {"num_negatives": NUM_NEGATIVES, **bank}}
+    return {"class_path": "Contrast", "init_args": {"negatives": source, **settings}}
+
+
+VARIANTS = {
+    "vanilla": [],
+    "step-intra": [contrast("IntraNegatives", flavour="step", weight=5e-5)],
+    "step-inter": [contrast("InterNegatives", flavour="step", weight=5e-5)],
+    "sample-intra": [contrast("IntraNegatives", flavour="sample", weight=5e-5)],
+    "sample-inter": [contrast("InterNegatives", flavour="sample", weight=5e-5)],
+    "infonce": [contrast("InterNegatives", flavour="sample", form="infonce", weight=0.1)],
+}
+WATCH = {"class_path": "GradientShare", "init_args": {"terms": ["contrast"], "every_n_steps": 50}}
+
+
+def run(data: str, variant: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Train one variant and test it at every number of steps.
+
+    Args:
+        data: Name of the study.
+        variant: Name of the variant.
+        seed: Seed of everything.
+        folder: Folder of the run.
+
+    Returns:
+        Share of the gradient, and by number of steps the columns of every figure.
+    """
+    study = STUDIES[data]
+    settings = study.settings | {
+        "seed_everything": seed,
+        "model.contrasts": json.dumps(VARIANTS[variant]),
+        "trainer.callbacks+": json.dumps(WATCH),
+        "trainer.val_check_interval": study.settings["trainer.max_steps"] + 1,
+        "trainer.accelerator": "cpu",
+    }
+    words = ["-c", str(CONFIGS / f"{data}.yaml"), *(f"--{name}={value}" for name, value in settings.items())]
+    cli = MMDiffusionCLI(folder, ["fit", *words])
+    model, trainer = cli.model, cli.trainer
+    assert isinstance(model, CDCD)
+    for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(callback, Evaluate):
+            callback.num_samples = study.num_samples
+    by_steps, all_steps = {}, model.steps
+    for divisor in (1, 2, 4, 8):
+        model.steps = all_steps // divisor
+        trainer.test(model, datamodule=cli.datamodule, verbose=False)
+        figures = json.loads((folder / "metrics.json").read_text())
+        by_steps[model.steps] = {
+            name: {column: figure["value"] for column, figure in columns.items()} for name, columns in figures.items()
+        }
+    return {"gradient_share": gradient_share(folder / "metrics.csv"), "steps": by_steps}
+
+
+def gradient_share(log: Path) -> float:
+    """Median over a training of the contrast's share of the gradient; 0 where there is no contrast."""
+    with log.open() as lines:
+        shares = [float(row["gradient/contrast"]) for row in csv.DictReader(lines) if row.get("gradient/contrast")]
+    return statistics.median(shares)
+
+
+def table(data: str, results: dict[tuple[str, int], dict[str, Any]]) -> str:
+    """Mean and standard deviation over seeds, in Markdown.
+
+    Args:
+        data: Name of the study.
+        results: By variant and seed.
+    """
+    study, lines = STUDIES[data], []
+    any_result = next(iter(results.values()))
+    steps = list(any_result["steps"])
+    for name, factor in study.figures.items():
+        lines += ["", f"{name}:", "", f"| | {' | '.join(f'{n} steps' for n in steps)} |", f"|---{'|---' * len(steps)}|"]
+        for variant in dict.fromkeys(variant for variant, _ in results):
+            runs = [result for (other, _), result in results.items() if other == variant]
+            cells = [spread([factor * r["steps"][n][name][study.draw] for r in runs]) for n in steps]
+            lines.append(f"| {variant} | {' | '.join(cells)} |")
+        real = any_result["steps"][steps[0]][name].get("real")
+        shuffled = [r["steps"][steps[0]][name].get("shuffled") for (v, _), r in results.items() if v == "vanilla"]
+        lines.append(f"\nReal: {factor * real:.4g}.")
+        if None not in shuffled:
+            lines.append(f"Vanilla, conditions in another order: {spread([factor * value for value in shuffled])}.")
+    lines += ["", "| | contrast's share of the gradient |", "|---|---|"]
+    for variant in dict.fromkeys(variant for variant, _ in results):
+        shares = [100 * r["gradient_share"] for (other, _), r in results.items() if other == variant]
+        lines.append(f"| {variant} | {spread(shares)} % |")
+    return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation, to three digits of the mean."""
+    mean = statistics.mean(values)
+    digits = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 0
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean:.{digits}f}{deviation}"
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", choices=list(STUDIES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/contrast_study"))
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", module="lightning")
+    results: dict[tuple[str, int], dict[str, Any]] = {}
+    for seed in arguments.seeds:
+        for variant in VARIANTS:
+            folder = arguments.out / f"{arguments.data}-{variant}-{seed}"
+            finished = folder / "result.json"
+            if not finished.exists():
+                result = run(arguments.data, variant, seed, folder)
+                finished.write_text(json.dumps(result) + "\n")
+            results[variant, seed] = json.loads(finished.read_text())
+    Console(width=160).print(table(arguments.data, results), markup=False)
+
+
+if __name__ == "__main__":
+    main()

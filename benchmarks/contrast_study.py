@@ -2,9 +2,9 @@
 
     python -m benchmarks.contrast_study {digits,dance} [--seeds 0 1 2] [--out runs/contrast_study]
 
-Every variant is trained from scratch with the settings of `configs/cdcd/`, shortened as `STUDIES` says, and tested at all,
-a half, a quarter and an eighth of the steps. What is finished stays in the folder: a study that was interrupted goes on,
-one that is complete prints its table at once. Nothing here is tuned on what it reports.
+Every variant is trained from scratch with the settings of `configs/cdcd/`, shortened as `STUDIES` says, and tested at
+all, a half, a quarter and an eighth of the steps. What is finished stays in the folder: a study that was interrupted
+goes on, one that is complete prints its table at once. Nothing here is tuned on what it reports.
 """
 
 import argparse

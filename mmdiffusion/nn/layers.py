@@ -154,8 +154,8 @@ def attend(
 ) -> Float[Tensor, "b n heads*d"]:
     """Attention of every head, heads side by side in the result.
 
-    Fused, but for short sequences in bfloat16 on the CPU: there PyTorch's fused backward pass takes 5.6 times as long as
-    plain products at 64 tokens, 1.8 at 512, and 0.5 to 0.9 at 1,024; in float32 it takes 0.1 to 0.5 at any length.
+    Fused, but for short sequences in bfloat16 on the CPU: there PyTorch's fused backward pass takes 5.6 times as long
+    as plain products at 64 tokens, 1.8 at 512, and 0.5 to 0.9 at 1,024; in float32 it takes 0.1 to 0.5 at any length.
     """
     queries, keys, values = (x.transpose(1, 2) for x in (queries, keys, values))
     allowed = None if mask is None else mask[:, None, None]

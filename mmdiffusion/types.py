@@ -5,7 +5,7 @@ Axis legend of the shape annotations:
     b  batch            c  channels           h w  height and width (pixels or tokens)
     n  tokens           d  width              m    modalities (one time each)
     k  classes          q  query tokens         f    frames of a motion
-    j  joints           s  samples of audio
+    j  joints           s  samples of audio         o    objects of a scene
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,9 @@ Batch = dict[str, Tensor | list[str]]
 """One batch: modality name to tensor or list of strings.
 
 `image` (b c h w, in [-1, 1]), `label` (b, int64), `caption` (list of b strings), `motion` (b frames joints*3, metres),
-`music` (b samples, mono, in [-1, 1]), `music_tokens` (b n, int64), `index` (b, the sample's number in its split).
+`music` (b samples, mono, in [-1, 1]), `music_tokens` (b n, int64), `attributes` (b o 4, int64: shape, colour, size and
+position of the objects of a scene, -1 where there is none), `segmentation` (b h w, int64, 0 the background), `index`
+(b, the sample's number in its split).
 Samples drawn by a method come back in the same form.
 """
 
@@ -72,9 +74,49 @@ class TextSpec:
 
     Args:
         max_words: Longest caption in words.
+        vocabulary: All words that occur, in a fixed order; empty when any word may.
     """
 
     max_words: int
+    vocabulary: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AttributesSpec:
+    """What the numbers in `attributes` stand for: the objects of a scene and how they look.
+
+    Args:
+        num_objects: Most objects of a scene.
+        shapes: Names of the shapes, in the order of their numbers, as all that follows.
+        colours: Names of the colours.
+        palette: Red, green and blue of each colour, 0 to 255.
+        sizes: Names of the sizes.
+        areas: Area of each size, as a share of the picture.
+        positions: Names of the positions.
+        centres: Middle of each position from the upper left corner, across and down, as shares of the side.
+    """
+
+    num_objects: int
+    shapes: tuple[str, ...]
+    colours: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    sizes: tuple[str, ...]
+    areas: tuple[float, ...]
+    positions: tuple[str, ...]
+    centres: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class SegmentationSpec:
+    """A class for each pixel.
+
+    Args:
+        names: Class names in the order of their numbers; the first is the background.
+        size: Height and width in pixels.
+    """
+
+    names: tuple[str, ...]
+    size: int
 
 
 @dataclass(frozen=True)
@@ -118,9 +160,11 @@ class TokenSpec:
     grid: tuple[int, ...]
 
 
-Spec = ImageSpec | LabelSpec | TextSpec | MotionSpec | MusicSpec | TokenSpec
+Spec = ImageSpec | LabelSpec | TextSpec | AttributesSpec | SegmentationSpec | MotionSpec | MusicSpec | TokenSpec
 DataSpec = dict[str, Spec]
 """Modality name to its description: what a data module offers and a method is built for."""
 
 # A checkpoint names the data its model was built for; these are plain data, safe to read back.
-torch.serialization.add_safe_globals([ImageSpec, LabelSpec, TextSpec, MotionSpec, MusicSpec, TokenSpec])
+torch.serialization.add_safe_globals(
+    [ImageSpec, LabelSpec, TextSpec, AttributesSpec, SegmentationSpec, MotionSpec, MusicSpec, TokenSpec]
+)

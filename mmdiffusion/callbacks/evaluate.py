@@ -107,6 +107,7 @@ class Evaluate(Callback):
         for metric in self.metrics:
             metric.to("cpu" if device.type == "mps" else device)  # sums are float64, which MPS lacks
             metric.reset()
+            metric.describe(data.spec)
             fit(metric, train)
             if metric.uses_reference:
                 for batch in self._real(trainer, data, split, range(data.num_rows(split))):

@@ -2,5 +2,6 @@
 
 from mmdiffusion.data.dance import Dance
 from mmdiffusion.data.digits import Digits
+from mmdiffusion.data.shapes import Shapes
 
-__all__ = ["Dance", "Digits"]
+__all__ = ["Dance", "Digits", "Shapes"]

@@ -40,7 +40,8 @@ class Digits(DataModule):
     def spec(self) -> DataSpec:
         """Grey images with 17 levels, ten classes, captions of three words."""
         image = ImageSpec(channels=1, size=self.size, num_levels=NUM_LEVELS)
-        return {"image": image, "label": LabelSpec(len(NAMES), NAMES), "caption": TextSpec(max_words=3)}
+        caption = TextSpec(max_words=3, vocabulary=("a", "handwritten", *NAMES))
+        return {"image": image, "label": LabelSpec(len(NAMES), NAMES), "caption": caption}
 
     def split(self, name: Split) -> Arrays:
         """One split; every process builds the same."""

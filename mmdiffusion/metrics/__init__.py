@@ -17,6 +17,7 @@ from mmdiffusion.metrics.rhythm import (
     BeatPrecision,
     BeatPrecisionSpread,
 )
+from mmdiffusion.metrics.scenes import CaptionAccuracy, SceneReader
 from mmdiffusion.metrics.tokens import TokenJudge
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "BeatHitSpread",
     "BeatPrecision",
     "BeatPrecisionSpread",
+    "CaptionAccuracy",
     "ClassificationAccuracy",
     "FeatureExtractor",
     "FrechetDistance",
@@ -42,6 +44,7 @@ __all__ = [
     "OnsetPeaks",
     "SVMJudge",
     "SampleMetric",
+    "SceneReader",
     "SmallClassifier",
     "TokenJudge",
     "frechet_distance",

@@ -7,6 +7,8 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 from torchmetrics import Metric
 
+from mmdiffusion.types import DataSpec
+
 
 class SampleMetric(Metric):
     """A number about generated samples, together with the protocol that makes it comparable.
@@ -38,6 +40,13 @@ class SampleMetric(Metric):
     @abstractmethod
     def protocol(self) -> dict[str, str | int | float]:
         """How the last value was obtained: extractor or judge, number of samples, number of references, seeds."""
+
+    def describe(self, spec: DataSpec) -> None:
+        """Say what the numbers of a batch stand for; called once, before `fit`.
+
+        Args:
+            spec: The modalities of the data.
+        """
 
     def fit(self, data: Shaped[Tensor, "b ..."], labels: Int[Tensor, " b"], /) -> None:
         """Prepare the extractor or judge; called once, with the real training split and never with samples.

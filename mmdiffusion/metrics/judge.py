@@ -90,8 +90,8 @@ class SVMJudge(Judge):
         )
 
 
-class _Accuracy(SampleMetric):
-    """Share of predictions that equal their label: the states and the division, for the metrics below."""
+class Accuracy(SampleMetric):
+    """Share of predictions that equal their label: the states and the division, for metrics of accuracy."""
 
     higher_is_better = True
     num_correct: Tensor
@@ -102,7 +102,8 @@ class _Accuracy(SampleMetric):
         self.add_state("num_correct", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("num_seen", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def _count(self, prediction: Int[Tensor, " b"], label: Int[Tensor, " b"]) -> None:
+    def count(self, prediction: Shaped[Tensor, " b"], label: Shaped[Tensor, " b"]) -> None:
+        """Add what was read (b,) and what is true (b,)."""
         self.num_correct += (prediction == label).sum().to(self.num_correct.device)
         self.num_seen += len(label)
 
@@ -118,7 +119,7 @@ class _Accuracy(SampleMetric):
         return self.num_correct.double() / self.num_samples
 
 
-class ClassificationAccuracy(_Accuracy):
+class ClassificationAccuracy(Accuracy):
     """Share of samples whose predicted class is the true one, higher is better."""
 
     inputs = ("prediction", "label")
@@ -133,10 +134,10 @@ class ClassificationAccuracy(_Accuracy):
 
     def update(self, prediction: Int[Tensor, " b"], label: Int[Tensor, " b"]) -> None:
         """Add predicted classes (b,) and true classes (b,)."""
-        self._count(prediction, label)
+        self.count(prediction, label)
 
 
-class JudgedAccuracy(_Accuracy):
+class JudgedAccuracy(Accuracy):
     """Share of samples in which a judge reads the label they were drawn for, higher is better.
 
     The upper bound is the judge's own accuracy on real test samples, chance is one over the number of classes.
@@ -169,4 +170,4 @@ class JudgedAccuracy(_Accuracy):
 
     def update(self, data: Shaped[Tensor, "b ..."], label: Int[Tensor, " b"]) -> None:
         """Add samples (b ...), the entry that the judge reads, and the classes (b,) they were drawn for."""
-        self._count(self.judge.predict(data), label)
+        self.count(self.judge.predict(data), label)

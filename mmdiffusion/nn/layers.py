@@ -92,18 +92,24 @@ class SelfAttention(nn.Module):
         self.scale = nn.Parameter(torch.ones(width // num_heads))
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tokens, rotation: Rotation | None = None) -> Tokens:
+    def forward(
+        self,
+        x: Tokens,
+        rotation: Rotation | None = None,
+        mask: Bool[Tensor, "b n"] | None = None,
+    ) -> Tokens:
         """Mix tokens.
 
         Args:
             x: Tokens.
             rotation: Rotary angles; `None` for no positions.
+            mask: True where a token is seen by the others; `None` for all.
         """
         projected = self.project(x).unflatten(-1, (3, self.num_heads, -1)).movedim(2, 0)
         queries_keys, values = normalise(projected[:2], self.scale), projected[2]
         if rotation is not None:
             queries_keys = rotate(queries_keys, rotation)
-        return self.out(attend(queries_keys[0], queries_keys[1], values))
+        return self.out(attend(queries_keys[0], queries_keys[1], values, mask))
 
 
 class CrossAttention(nn.Module):

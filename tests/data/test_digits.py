@@ -82,7 +82,9 @@ def test_splits_depend_on_neither_seed_nor_global_state(digits, split):
 
 def test_batch_fits_the_spec(digits):
     spec, batch = digits.spec, next(iter(digits.train_dataloader()))
-    assert spec == {"image": ImageSpec(1, 8, 17), "label": LabelSpec(10, tuple(WORDS)), "caption": TextSpec(3)}
+    caption = TextSpec(3, ("a", "handwritten", *WORDS))
+    assert spec == {"image": ImageSpec(1, 8, 17), "label": LabelSpec(10, tuple(WORDS)), "caption": caption}
+    assert {word for text in digits.columns("train")["caption"] for word in text.split()} == set(caption.vocabulary)
     assert batch["image"].shape == (100, 1, 8, 8)
     assert batch["image"].dtype == torch.float32
     assert batch["label"].dtype == torch.int64

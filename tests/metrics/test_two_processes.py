@@ -42,7 +42,14 @@ def together(tmp_path_factory):
 
 @pytest.mark.parametrize("share", ["uneven", "empty"])
 @pytest.mark.parametrize(
-    "name", ["fid[digits-cnn]", "is[digits-cnn]", "judged_accuracy[threshold]", "num_samples is[digits-cnn]"]
+    "name",
+    [
+        "fid[digits-cnn]",
+        "is[digits-cnn]",
+        "judged_accuracy[threshold]",
+        "caption_accuracy[scene-reader]",
+        "num_samples is[digits-cnn]",
+    ],
 )
 def test_two_processes_equal_one(alone, together, share, name):
     assert [rank[share][name] for rank in together] == pytest.approx([alone[name]] * 2, rel=1e-6)
@@ -67,3 +74,4 @@ def test_the_values_tell_something(alone):
     assert alone["fid[digits-cnn]"] > 0
     assert 1 < alone["is[digits-cnn]"] < 10
     assert 0.5 < alone["judged_accuracy[threshold]"] < 1
+    assert 0.6 < alone["caption_accuracy[scene-reader]"] < 0.7

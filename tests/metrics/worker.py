@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from mmdiffusion.data import Shapes
 from mmdiffusion.metrics import (
     BeatAlignment,
     BeatF1,
     BeatFMeasure,
     BeatHitSpread,
+    CaptionAccuracy,
     ClassificationAccuracy,
     FrechetDistance,
     InceptionScore,
@@ -82,7 +84,13 @@ def values(rank, num_first, batch_size):
         alignment.update(clip, dance)
         for metric in beats:
             metric.update(clip, target)
-    metrics = (distance, score, judged, classified, alignment, *beats)
+    captioned, scenes = CaptionAccuracy(), Shapes(num_train=NUM_IMAGES)
+    captioned.describe(scenes.spec)
+    images, told = (scenes.columns("train")[name] for name in ("image", "attributes"))
+    told = torch.where((torch.arange(NUM_IMAGES) % 3 == 0)[:, None, None], told.roll(1, 0), told)
+    for image, attributes in zip(images[mine].split(batch_size), told[mine].split(batch_size), strict=True):
+        captioned.update(image, attributes)
+    metrics = (distance, score, judged, classified, captioned, alignment, *beats)
     computed = {metric.name(): metric.compute().item() for metric in metrics}
     return computed | {f"num_samples {metric.name()}": metric.num_samples for metric in metrics}
 

@@ -159,6 +159,12 @@ def test_self_attention_with_positions_has_an_order():
     assert not torch.allclose(attention(x.flip(1), rotation).flip(1), attention(x, rotation), atol=1e-4)
 
 
+def test_masked_tokens_are_as_good_as_missing_to_the_others():
+    attention, x = SelfAttention(8, 2), normal(0, 2, 5, 8)
+    mask = torch.tensor([[True] * 3 + [False] * 2] * 2)
+    torch.testing.assert_close(attention(x, mask=mask)[:, :3], attention(x[:, :3]))
+
+
 def test_cross_attention_to_one_token_reads_it_whole():
     attention, context = CrossAttention(8, 2, 6), normal(0, 2, 3, 6)
     only_second = torch.tensor([[False, True, False]] * 2)

@@ -59,6 +59,7 @@ class VQAutoencoder(Method):
         super().__init__(optimizer, warmup_steps, seed, givable=(modality,), drawable=(RECONSTRUCTION,))
         self.save_hyperparameters(logger=False)
         self.modality, self.source = modality, source
+        self.sample_rate = source.sample_rate if isinstance(source, MusicSpec) else None
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.commitment_weight = commitment_weight
         self.network = network(source)

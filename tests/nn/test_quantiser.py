@@ -68,8 +68,8 @@ def test_gradients_reach_the_encodings():
 def test_a_code_out_of_use_starts_again_at_an_encoding():
     quantiser, x = build(revive_below=0.95), encodings()
     with torch.no_grad():
-        quantiser.library._codebook.embed[:, 2] = 100.0
-        quantiser.library._codebook.embed_avg[:, 2] = 100.0
+        for name in ("embed", "embed_avg"):
+            quantiser.state_dict()[f"library._codebook.{name}"][:, 2] = 100.0
     quantiser.train()(x, generator())
     code = quantiser.library.codebook[2]
     assert ((x.flatten(0, 1) - code).abs().amax(1) < 1e-6).any()

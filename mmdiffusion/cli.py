@@ -26,10 +26,11 @@ from mmdiffusion.callbacks.draws import check_draws
 from mmdiffusion.callbacks.evaluate import Evaluate
 from mmdiffusion.callbacks.progress import StepProgress
 from mmdiffusion.callbacks.samples import LogSamples
+from mmdiffusion.checkpoints import CHECKPOINT
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.messages import clear_message
 from mmdiffusion.methods.base import Method, check_precision
-from mmdiffusion.runs import CHECKPOINT, CONFIG, check_checkpoint, existing_run, new_run
+from mmdiffusion.runs import CONFIG, check_checkpoint, existing_run, new_run
 
 USAGE = """usage: mmdiffusion {fit,validate,test,predict} ...
 

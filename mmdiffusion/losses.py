@@ -1,7 +1,9 @@
 """Loss terms as pure functions, cited by equation."""
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,3 +39,50 @@ def linear_contrast(negatives: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
         negatives: Losses of the false pairs, nats.
     """
     return -negatives.mean(dim=1)
+
+
+def spectral_distance(
+    estimate: Float[Tensor, "b s"],
+    target: Float[Tensor, "b s"],
+    windows: Sequence[int] = (2048, 1024, 512, 256, 128, 64),
+) -> Float[Tensor, ""]:
+    """Multi-scale spectral distance of audio: mean |S - S'| + mean |log S - log S'|, summed over the scales.
+
+    Engel et al. 2020, arXiv 2001.04643 (multi-scale spectral loss, here of means over bins and frames, natural
+    logarithm); S are magnitudes of Hann windows that overlap by three quarters, those below 1e-5 counted as 1e-5: so
+    silence has a distance as well. Windows longer than the clip are left out.
+
+    Args:
+        estimate: Samples of the estimate.
+        target: Samples of the truth.
+        windows: Lengths of the windows, samples.
+
+    Raises:
+        ValueError: if the clip is shorter than every window.
+    """
+    fitting = [window for window in windows if window <= target.shape[1]]
+    if not fitting:
+        raise ValueError(f"audio has {target.shape[1]} samples: expected at least {min(windows)}, the shortest window")
+    total = torch.zeros((), device=target.device)
+    for window in fitting:
+        hann = torch.hann_window(window, device=target.device)
+        first, second = (
+            torch.stft(audio.float(), window, window // 4, window=hann, center=False, return_complex=True).abs()
+            for audio in (estimate, target)
+        )
+        logs = (first.clamp(min=1e-5).log() - second.clamp(min=1e-5).log()).abs().mean()
+        total = total + (first - second).abs().mean() + logs
+    return total
+
+
+def perplexity(tokens: Int[Tensor, "b *grid"], num_codes: int) -> Float[Tensor, ""]:
+    """Perplexity of a codebook: exp of the entropy of the use of its codes, 1 to `num_codes`.
+
+    van den Oord et al. 2017, arXiv 1711.00937; the number of codes that, used evenly, would tell as much.
+
+    Args:
+        tokens: Tokens.
+        num_codes: Size of the codebook.
+    """
+    uses = torch.bincount(tokens.flatten(), minlength=num_codes).float()
+    return torch.special.entr(uses / uses.sum()).sum().exp()

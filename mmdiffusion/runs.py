@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 import mmdiffusion.methods  # noqa: F401  its methods are those that can be loaded without further imports
+from mmdiffusion.checkpoints import CHECKPOINT, checkpoint_of, read_checkpoint
 from mmdiffusion.methods.base import Method
 
 CONFIG = "config.yaml"
-CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 
 def new_run(run: str | None, config: str | None) -> Path:
@@ -76,25 +76,6 @@ def check_checkpoint(checkpoint: str | Path, class_path: str) -> None:
         raise ValueError(f"checkpoint {checkpoint} was written by {found}: expected one of {class_path}")
 
 
-def read_checkpoint(checkpoint: str | Path) -> dict:
-    """A checkpoint's contents, tensors and plain data only.
-
-    Raises:
-        ValueError: if there is no file, or it is not a checkpoint of ours.
-    """
-    if not Path(checkpoint).is_file():
-        raise ValueError(f"checkpoint {checkpoint}: no such file")
-    try:
-        contents = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = f"it cannot be read as tensors and plain data: {type(error).__name__}"
-        raise ValueError(f"checkpoint {checkpoint}: not a checkpoint of mmdiffusion; {reason}") from error
-    settings = contents.get("hyper_parameters") if isinstance(contents, dict) else None
-    if not isinstance(settings, dict) or "_class_path" not in settings:
-        raise ValueError(f"checkpoint {checkpoint}: it names no method; expected one written by `mmdiffusion fit`")
-    return contents
-
-
 def method_class(class_path: str) -> type[Method] | None:
     """The method of this path among those already imported: a checkpoint imports nothing."""
     module, _, name = class_path.rpartition(".")
@@ -104,7 +85,7 @@ def method_class(class_path: str) -> type[Method] | None:
 
 def load_method(path: str | Path) -> Method:
     """Rebuild a trained method; see `mmdiffusion.load`."""
-    checkpoint = Path(path) / CHECKPOINT if Path(path).is_dir() else Path(path)
+    checkpoint = checkpoint_of(path)
     class_path = read_checkpoint(checkpoint)["hyper_parameters"]["_class_path"]
     kind = method_class(str(class_path))
     if kind is None:

@@ -24,7 +24,7 @@ MAX_MEDIAN_FUNCTION_LINES = 15
 MAX_TRACKED_BYTES = 200_000
 
 LEVELS = (
-    {"types", "seeding"},
+    {"types", "seeding", "checkpoints"},
     {"losses", "diffusion", "nn", "codecs", "data", "metrics"},
     {"methods"},
     {"runs", "callbacks", "messages"},
@@ -33,8 +33,9 @@ LEVELS = (
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # Downwards, and forbidden all the same: a method knows neither where its batches come from nor how it is judged.
 FORBIDDEN = {("methods", "data"), ("methods", "metrics")}
-# On one level, and allowed all the same: a data set may hand out the tokens of a codec, made once and not every epoch.
-ALLOWED = {("data", "codecs")}
+# On one level, and allowed all the same: a data set may hand out the tokens of a codec, made once and not every epoch;
+# and a codec that was learned here is a network of ours, frozen.
+ALLOWED = {("data", "codecs"), ("codecs", "nn")}
 
 SOURCE = re.compile(r"\bEqs?\.|\bSecs?\.|§|\barXiv\b|\bet al\b|\bAlgorithm\b|\bTheorem\b|\bderived\b", re.IGNORECASE)
 
@@ -323,6 +324,11 @@ def _load(path):
 
 def test_data_may_import_codecs():
     assert wrong_arrows(File(f"{PACKAGE}/data/a.py", "from mmdiffusion.codecs.music import SymbolicCodec")) == []
+
+
+def test_codecs_may_import_networks_and_not_the_other_way_round():
+    assert wrong_arrows(File(f"{PACKAGE}/codecs/a.py", "from mmdiffusion.nn.autoencoder import A")) == []
+    assert wrong_arrows(File(f"{PACKAGE}/nn/a.py", "from mmdiffusion.codecs.base import TokenCodec"))
 
 
 def test_lazy_imports_are_no_arrows_of_the_package_itself():

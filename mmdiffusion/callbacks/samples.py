@@ -23,7 +23,8 @@ class LogSamples(Callback):
     """Writes samples into the run's `samples/` while it trains, and each sample into files of its own in `predict`.
 
     Pictures come in grids: with a given label one column a class, with a drawn label sorted by it. Music comes as
-    `.wav` and, where the method's codec knows notes, as `.mid`.
+    `.wav` and, where the method's codec knows notes, as `.mid`. A reconstruction stands after what it was made from: to
+    its right, or later in the same sound.
 
     Args:
         draws: Kinds of samples by name: what is given, the rest is drawn.
@@ -69,7 +70,7 @@ class LogSamples(Callback):
         assert isinstance(pl_module, Method)
         folder = Path(trainer.default_root_dir) / "samples" / "predict"
         folder.mkdir(parents=True, exist_ok=True)
-        write_samples(outputs, folder, "", pl_module)
+        write_samples(shown(outputs), folder, "", pl_module)
 
     def _write_grids(self, trainer: Trainer, method: LightningModule) -> None:
         data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
@@ -82,7 +83,8 @@ class LogSamples(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         for name, draw in self.draws.items():
             given = conditions(data, draw, self.num_samples, "test")
-            batches = list(draw_samples(trainer, method, draw, given, range(self.num_samples), 250, f"drawing {name}"))
+            drawn = draw_samples(trainer, method, draw, given, range(self.num_samples), 250, f"drawing {name}")
+            batches = [shown(batch) for batch in drawn]
             stem = f"step-{trainer.global_step:06d}-{name}"
             if "image" in batches[0]:
                 columns = getattr(data.spec.get("label"), "num_classes", 10)
@@ -90,6 +92,15 @@ class LogSamples(Callback):
             else:
                 for batch in batches:
                     write_samples(batch, folder, f"{stem}-", method)
+
+
+def shown(batch: Batch) -> Batch:
+    """Samples as they are looked at: a reconstruction joined to what it was made from, along the last axis."""
+    rebuilt = batch.get("reconstruction")
+    if not isinstance(rebuilt, Tensor):
+        return batch
+    sources = ((name, batch[name]) for name in ("image", "music") if name in batch)
+    return batch | {name: torch.cat([data.to(rebuilt), rebuilt], -1) for name, data in sources}  # pyright: ignore
 
 
 def write_samples(batch: Batch, folder: Path, prefix: str, method: Method) -> None:
@@ -104,12 +115,14 @@ def write_samples(batch: Batch, folder: Path, prefix: str, method: Method) -> No
     index, label, image, music = (batch.get(name) for name in ("index", "label", "image", "music"))
     assert isinstance(index, Tensor)
     codec = getattr(method, "codec", None)
+    rate = getattr(codec or method, "sample_rate", None)
     for i, number in enumerate(index.tolist()):
         stem = f"{prefix}{number:05d}" + ("" if label is None else f"-label-{int(label[i])}")
         if isinstance(image, Tensor):
             save_image(to_unit(image[i]), folder / f"{stem}.png")
+        if isinstance(music, Tensor) and rate is not None:
+            write_wav(folder / f"{stem}.wav", music[i], rate)
         if isinstance(music, Tensor) and isinstance(codec, SymbolicMusic):
-            write_wav(folder / f"{stem}.wav", music[i], codec.codec.audio.sample_rate)
             write_midi(folder / f"{stem}.mid", codec.notes(batch["tokens"][i : i + 1])[0])  # pyright: ignore
 
 

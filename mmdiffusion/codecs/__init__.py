@@ -1,9 +1,26 @@
 """Frozen first stages: data to latents and back; outside of checkpoints, averages and optimizers."""
 
 from mmdiffusion.codecs.audio_files import write_midi, write_wav
+from mmdiffusion.codecs.audio_tokens import AudioTokens, DACTokens, EnCodecTokens
 from mmdiffusion.codecs.base import TokenCodec
+from mmdiffusion.codecs.frozen import FrozenCodec
 from mmdiffusion.codecs.image import GreyLevels
+from mmdiffusion.codecs.learned import LearnedTokens
 from mmdiffusion.codecs.music import SymbolicCodec
 from mmdiffusion.codecs.symbolic import SymbolicMusic
+from mmdiffusion.codecs.vq_model import VQModelTokens
 
-__all__ = ["GreyLevels", "SymbolicCodec", "SymbolicMusic", "TokenCodec", "write_midi", "write_wav"]
+__all__ = [
+    "AudioTokens",
+    "DACTokens",
+    "EnCodecTokens",
+    "FrozenCodec",
+    "GreyLevels",
+    "LearnedTokens",
+    "SymbolicCodec",
+    "SymbolicMusic",
+    "TokenCodec",
+    "VQModelTokens",
+    "write_midi",
+    "write_wav",
+]

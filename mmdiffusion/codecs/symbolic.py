@@ -26,7 +26,7 @@ class SymbolicMusic(TokenCodec):
         if codec.latent != tokens:
             raise ValueError(f"music_tokens is {tokens}: expected {codec.latent}; change tokens_per_second")
         super().__init__(tokens, "music_tokens", "music")
-        self.codec = codec
+        self.codec, self.sample_rate = codec, sample_rate
 
     def encode(self, data: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
         """The tokens themselves, checked."""

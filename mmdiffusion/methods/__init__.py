@@ -4,5 +4,6 @@ from mmdiffusion.methods.cdcd import CDCD
 from mmdiffusion.methods.contrast import Contrast
 from mmdiffusion.methods.mt_diffusion import MTDiffusion
 from mmdiffusion.methods.negatives import InterNegatives, IntraNegatives
+from mmdiffusion.methods.vq_autoencoder import VQAutoencoder
 
-__all__ = ["CDCD", "Contrast", "InterNegatives", "IntraNegatives", "MTDiffusion"]
+__all__ = ["CDCD", "Contrast", "InterNegatives", "IntraNegatives", "MTDiffusion", "VQAutoencoder"]

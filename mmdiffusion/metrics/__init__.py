@@ -8,6 +8,7 @@ from mmdiffusion.metrics.frechet import FrechetDistance, frechet_distance
 from mmdiffusion.metrics.inception import InceptionScore
 from mmdiffusion.metrics.judge import ClassificationAccuracy, Judge, JudgedAccuracy, SVMJudge
 from mmdiffusion.metrics.onsets import AudioBeats, BeatDetector, KinematicBeats, LibrosaBeats, OnsetPeaks
+from mmdiffusion.metrics.reconstruction import PeakSignalNoiseRatio
 from mmdiffusion.metrics.rhythm import (
     BeatCoverage,
     BeatF1,
@@ -42,6 +43,7 @@ __all__ = [
     "KinematicBeats",
     "LibrosaBeats",
     "OnsetPeaks",
+    "PeakSignalNoiseRatio",
     "SVMJudge",
     "SampleMetric",
     "SceneReader",

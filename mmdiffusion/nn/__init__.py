@@ -1,5 +1,6 @@
 """Networks: learnable weights that any method could use."""
 
+from mmdiffusion.nn.autoencoder import QuantisedAutoencoder
 from mmdiffusion.nn.conditioners import LabelConditioner
 from mmdiffusion.nn.denoiser import Denoised, Denoiser, Level
 from mmdiffusion.nn.modalities import MiddleLabelHead, OutputLabelHead
@@ -14,5 +15,6 @@ __all__ = [
     "MiddleLabelHead",
     "MotionConditioner",
     "OutputLabelHead",
+    "QuantisedAutoencoder",
     "WordConditioner",
 ]

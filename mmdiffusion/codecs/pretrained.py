@@ -1,0 +1,61 @@
+"""Weights of other libraries, from a folder on this machine: nothing is downloaded, nothing is left to chance."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def check_folder(path: str, field: str, expected: str, example: str) -> None:
+    """Check that a folder holds a model of the kind wanted, before any library reads it.
+
+    Args:
+        path: The folder.
+        field: Entry of its `config.json` that names the kind.
+        expected: Value of that entry.
+        example: A public model of this kind on the Hugging Face hub.
+
+    Raises:
+        ValueError: naming the path, what was found there, and how to get a folder that is right.
+    """
+    remedy = f"get one with `hf download {example} --local-dir FOLDER`"
+    config = Path(path) / "config.json"
+    if not config.is_file():
+        raise ValueError(
+            f"path is {path}: expected a folder with a {expected} model, but {config} is missing; {remedy}"
+        )
+    try:
+        found = json.loads(config.read_text(encoding="utf-8")).get(field)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"path is {path}: {config} is no configuration; {remedy}") from error
+    if found != expected:
+        raise ValueError(f"path is {path}: {field} is {found!r}, expected {expected!r}; {remedy}")
+
+
+def load(kind: Any, path: str) -> Any:
+    """A pretrained network from its folder, complete or not at all.
+
+    Args:
+        kind: Its class, with `from_pretrained`.
+        path: The folder; its weights are safetensors, or pickles that hold tensors only: both libraries refuse others.
+
+    Raises:
+        ValueError: if weights are missing, or cannot be read.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):  # a library may draw weights before it reads them
+            network, report = kind.from_pretrained(path, local_files_only=True, output_loading_info=True)
+    except Exception as error:
+        raise ValueError(f"path is {path}: its weights cannot be read; {error}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(f"path is {path}: its weights lack {missing[0]} and {len(missing) - 1} more; get it anew")
+    assert isinstance(network, nn.Module)
+    return network
+
+
+def needs(extra: str, library: str, error: ImportError) -> ValueError:
+    """What to say when a library is not installed."""
+    return ValueError(f"{library} is missing: install it with `pip install 'mmdiffusion[{extra}]'` ({error})")

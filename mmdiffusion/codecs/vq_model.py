@@ -1,0 +1,61 @@
+"""Image tokens of a released VQGAN, as diffusers keeps it."""
+
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmdiffusion.codecs.frozen import FrozenCodec
+from mmdiffusion.codecs.pretrained import check_folder, load, needs
+from mmdiffusion.types import DataSpec, ImageSpec, TokenSpec
+
+
+class VQModelTokens(FrozenCodec):
+    """Tokens of diffusers' `VQModel` (VQGAN, Esser et al. 2021, arXiv 2012.09841), trained on images in [-1, 1].
+
+    Args:
+        spec: The data, which has `image`.
+        path: Folder with weights, such as the `vqvae` of a download of `CompVis/ldm-celebahq-256`.
+
+    Raises:
+        ValueError: if there are no weights at `path`, or they do not suit the data.
+    """
+
+    def __init__(self, spec: DataSpec, path: str) -> None:
+        try:
+            from diffusers.models.autoencoders.vq_model import VQModel
+        except ImportError as error:
+            raise needs("pretrained", "diffusers", error) from error
+
+        image = spec.get("image")
+        if not isinstance(image, ImageSpec):
+            raise ValueError(f"spec has {', '.join(spec)}: VQModelTokens expects data with image")
+        check_folder(path, "_class_name", "VQModel", "CompVis/ldm-celebahq-256")
+        network = load(VQModel, path)
+        config: Any = network.config
+        if not config.in_channels == config.out_channels == image.channels:
+            raise ValueError(
+                f"path is {path}: in_channels is {config.in_channels}, out_channels is {config.out_channels}; "
+                f"expected {image.channels} of each, the channels of the data"
+            )
+        factor = 2 ** (len(config.block_out_channels) - 1)
+        if image.size % factor:
+            raise ValueError(f"image has size {image.size}: the weights at {path} expect a multiple of {factor}")
+        grid = (image.size // factor, image.size // factor)
+        super().__init__(network, TokenSpec(config.num_vq_embeddings, grid), "image")
+        self.shape = (image.channels, image.size, image.size)
+
+    def to_tokens(self, data: Float[Tensor, "b c h w"]) -> Int[Tensor, "b rows columns"]:
+        """The library's nearest codes; see `FrozenCodec`."""
+        if tuple(data.shape[1:]) != self.shape:
+            raise ValueError(f"image has shape {tuple(data.shape[1:])}: expected {self.shape}, as its spec says")
+        network: Any = self.network
+        _, _, (_, _, tokens) = network.quantize(network.encode(data).latents)
+        return tokens.reshape(len(data), *self.latent.grid)
+
+    def to_data(self, tokens: Int[Tensor, "b rows columns"]) -> Float[Tensor, "b c h w"]:
+        """The library's decoder on the codes themselves; see `FrozenCodec`."""
+        network: Any = self.network
+        shape = (len(tokens), *self.latent.grid, network.quantize.vq_embed_dim)
+        codes = network.quantize.get_codebook_entry(tokens.flatten(), shape)
+        return network.decoder(network.post_quant_conv(codes), codes if network.config.norm_type == "spatial" else None)

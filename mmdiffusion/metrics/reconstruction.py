@@ -1,0 +1,65 @@
+"""How much of the data a first stage keeps."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmdiffusion.metrics.base import SampleMetric
+
+DATA_RANGE = 2.0
+"""From -1 to 1."""
+
+
+class PeakSignalNoiseRatio(SampleMetric):
+    """10 log10(range^2 / mean squared error) of reconstructions, in dB, higher is better; infinite for equal data.
+
+    The error is pooled over all samples before the logarithm, as torchmetrics' class of the same name does: not the
+    mean of the samples' own ratios, which is never lower (Jensen) and which one perfect sample makes infinite.
+
+    Args:
+        entry: Name of the batch entry that was rebuilt, such as "image" or "music".
+    """
+
+    higher_is_better = True
+    squared_error: Tensor
+    num_values: Tensor
+    num_seen: Tensor
+
+    def __init__(self, entry: str = "image") -> None:
+        super().__init__()
+        self.inputs = ("reconstruction", entry)
+        self.add_state("squared_error", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("num_values", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("num_seen", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def name(self) -> str:
+        """`psnr[image]`, with the entry."""
+        return f"psnr[{self.inputs[1]}]"
+
+    def protocol(self) -> dict[str, str | int | float]:
+        """Entry, range of the data, how errors are pooled, and the count behind the last value."""
+        pooled = "over all samples"
+        return {
+            "entry": self.inputs[1],
+            "data_range": DATA_RANGE,
+            "pooled": pooled,
+            "num_samples": self.num_samples,
+        }
+
+    def update(self, reconstruction: Float[Tensor, "b *size"], data: Float[Tensor, "b *size"]) -> None:
+        """Add reconstructions and the data they were made from, both in [-1, 1]."""
+        error = (reconstruction.double() - data.double()).square().sum()
+        self.squared_error += error.to(self.squared_error.device)
+        self.num_values += data.numel()
+        self.num_seen += len(data)
+
+    def compute(self) -> Float[Tensor, ""]:
+        """Ratio in dB over all processes, a float64 scalar.
+
+        Raises:
+            ValueError: If there is no sample altogether.
+        """
+        self.num_samples = int(self.num_seen)
+        if self.num_samples == 0:
+            raise ValueError(f"{self.name()}: found 0 samples, expected at least 1; draw samples before computing")
+        return 10 * torch.log10(DATA_RANGE**2 * self.num_values / self.squared_error)

@@ -104,6 +104,8 @@ class CDCD(Method):
             raise ValueError("is_aligned is True: expected a conditioner with context tokens")
         width = encoder.context_width if is_aligned else None
         self.alignment = None if width is None else nn.Linear(width, token_width)
+        if is_aligned:
+            aligned(encoder.null(1), torch.Size(self.grid).numel())
         self.denoiser = denoiser(self.grid, token_width, num_codes, encoder.width, encoder.context_width)
         self.contrasts = list(contrasts)
         self.negatives = nn.ModuleList(contrast.negatives for contrast in contrasts)  # their banks, in checkpoints
@@ -325,7 +327,7 @@ def aligned(condition: Condition, length: int) -> Float[Tensor, "b n d"]:
     if condition.tokens.shape[1] != length:
         raise ValueError(
             f"is_aligned is True with {condition.tokens.shape[1]} context tokens and {length} drawn ones: expected as "
-            "many; change the conditioner's tokens_per_second"
+            "many; change the conditioner's tokens_per_second, or is_aligned"
         )
     return condition.tokens
 

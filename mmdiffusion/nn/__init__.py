@@ -4,6 +4,7 @@ from mmdiffusion.nn.conditioners import LabelConditioner
 from mmdiffusion.nn.denoiser import Denoised, Denoiser, Level
 from mmdiffusion.nn.modalities import MiddleLabelHead, OutputLabelHead
 from mmdiffusion.nn.motion import MotionConditioner
+from mmdiffusion.nn.motion_reference import ReferenceMotionConditioner
 
 __all__ = [
     "Denoised",
@@ -13,4 +14,5 @@ __all__ = [
     "MiddleLabelHead",
     "MotionConditioner",
     "OutputLabelHead",
+    "ReferenceMotionConditioner",
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from mmdiffusion.codecs.music import SymbolicCodec
@@ -77,6 +78,16 @@ class Dance(DataModule):
     def rhythm(self, name: Split) -> Rhythm:
         """Genres, tempi and phases of the clips of a split: what a batch does not tell, to compare a guess with."""
         return self._rhythm(name, range(self.sizes[name]))
+
+    def other_pieces(self, name: Split, indices: Sequence[int]) -> Int[Tensor, "b n"]:
+        """Music tokens of other pieces that fit the dances as well: the same rhythm, every choice of the band anew.
+
+        Args:
+            name: The split.
+            indices: Clips. Beyond the split they are counted on from the start again, with yet another piece.
+        """
+        rhythm = self._rhythm(name, [index % self.sizes[name] for index in indices])
+        return self.codec.encode(compose(rhythm, self._noise(name, "another band", indices), self.codec.seconds))
 
     def _rhythm(self, split: Split, indices: Sequence[int]) -> Rhythm:
         return draw_rhythm(torch.tensor(indices) % len(GENRES), self._noise(split, "rhythm", indices))

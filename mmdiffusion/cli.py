@@ -86,7 +86,9 @@ class MMDiffusionCLI(LightningCLI):
         """Find, before anything is written, what callbacks and method would find later."""
         check_precision(self.trainer.precision)
         for callback in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
-            if isinstance(callback, Evaluate | LogSamples):
+            if isinstance(callback, Evaluate):
+                callback.check(self.model, self.datamodule)
+            if isinstance(callback, LogSamples):
                 check_draws(callback.draws, self.model)
 
     def _parse_ckpt_path(self) -> None:

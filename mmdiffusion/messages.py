@@ -4,18 +4,19 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 NOISE = re.compile(
     r"Does not validate against any of the Union subtypes|Subtypes: |Errors:$|Given value( type)?: |"
-    r"(- )?Expected a <class 'NoneType'>|usage:|tip:|Problem with given class_path .*:$"
+    r"(- )?Expected a <class 'NoneType'>|Not a valid subclass of \w+$|Subclass types expect one of:|"
+    r"a class path \(str\)$|a dict with(out)? |usage:|tip:|Problem with given class_path .*:$"
 )
 UNKNOWN_OPTION = re.compile(r"class_path '([\w.]+)':\s+(?:- )?.*?Option '([\w.]+)' is not accepted", re.DOTALL)
 KEY = re.compile(r'Parser key "([\w.]+)"')
 UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\w+)|Import path (\S+) does not")
 
 
-def clear_message(text: str, class_names: Iterable[str] = ()) -> str:
+def clear_message(text: str, class_names: Collection[str] = ()) -> str:
     """What the user did wrong, without the parser's account of what it tried.
 
     Args:
@@ -29,8 +30,10 @@ def clear_message(text: str, class_names: Iterable[str] = ()) -> str:
     misspelt = UNKNOWN_CLASS.search(text)
     if misspelt:
         name = misspelt.group(1) or misspelt.group(2)
-        field = KEY.findall(text[: misspelt.start()])[-1:]
-        return f"{'.'.join([*field, 'class_path'])} is {name!r}: expected {suggestion(name, class_names)}"
+        field = ".".join([*KEY.findall(text[: misspelt.start()])[-1:], "class_path"])
+        if name in class_names:
+            return f"{field} is {name!r}: expected a class of another kind"
+        return f"{field} is {name!r}: expected {suggestion(name, class_names)}"
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
     kept = [line for line in lines if line and not NOISE.match(line)]
     return " ".join(dict.fromkeys(kept)) or text

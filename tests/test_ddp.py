@@ -32,6 +32,24 @@ def call(folder, *words):
     return done
 
 
+CONTROL = """
+from mmdiffusion.callbacks import Control
+
+class Shown(Control):
+    makes = ("image",)
+
+    def check(self, data):
+        pass
+
+    def samples(self, data, split, indices):
+        assert len(indices) <= 7
+        return {"image": data.rows(split, [index + index % 2 for index in indices])["image"]}
+
+    def protocol(self):
+        return {"control": "every other digit is that of the next row"}
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder where two processes have trained a run without a name."""
@@ -60,6 +78,23 @@ def test_figures_of_two_processes_equal_those_of_one(folder, run):
     assert out.count("judged_accuracy[digits-svm]") == 1, "one process reports"
     one = json.loads((run / "metrics.json").read_text())
     assert two == one
+
+
+def test_a_control_is_shared_among_processes(folder, run):
+    (folder / "control.py").write_text(CONTROL)
+    judge = {"class_path": "JudgedAccuracy", "init_args": {"judge": {"class_path": "SVMJudge"}}}
+    settings = {"draws": {}, "num_samples": 31, "batch_size": 7, "metrics": [judge]}
+    settings |= {"controls": {"shown": {"class_path": "control.Shown"}}}
+    config = {"trainer": {"callbacks": [{"class_path": "Evaluate", "init_args": settings}]}}
+    write_config(folder / "control.yaml", config)
+    figures = []
+    for devices in (TWO, ()):
+        call(folder, "test", "--run", run, "-c", "control.yaml", *devices)
+        figures.append(json.loads((run / "metrics.json").read_text()))
+    assert figures[0] == figures[1]
+    shown = figures[0]["judged_accuracy[digits-svm]"]["shown"]
+    assert shown["num_samples"] == 31
+    assert 0.4 < shown["value"] < 0.7
 
 
 def test_a_process_without_samples_waits_for_no_one(folder, run):

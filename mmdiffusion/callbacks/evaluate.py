@@ -1,35 +1,25 @@
 """Evaluate: draws samples after a test run, measures them and the real data, and writes one table."""
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
 from torch import Tensor
 
-from mmdiffusion.callbacks.draws import Draw, check_draws, conditions, draw_samples, take
+from mmdiffusion.callbacks.controls import Control, check_controls, readers
+from mmdiffusion.callbacks.draws import Draw, check_draws, conditions, draw_samples
+from mmdiffusion.callbacks.partners import REFERENCE, in_turn, own_rows, partners
+from mmdiffusion.callbacks.table import Figure, Figures, report
 from mmdiffusion.data.base import DataModule, Split
 from mmdiffusion.methods.base import Method
 from mmdiffusion.metrics.base import SampleMetric
 from mmdiffusion.types import Batch
 
-Figure = dict[str, Any]
-"""A value with its number of samples and protocol."""
-
-
-REFERENCE = "reference_"
-"""Before the name of a modality: the real data that belong to a sample's condition."""
-FILES = {"val": "metrics-val.json", "test": "metrics.json"}
 COLUMNS = ("classify", "real", "shuffled")
-"""Columns of the table beside those of the draws."""
+"""Columns of the table beside those of draws and controls."""
 
 
 class Evaluate(Callback):
@@ -38,16 +28,17 @@ class Evaluate(Callback):
     `test` measures on the test split and writes `metrics.json`; `validate` does the same on the validation split, to
     choose settings by, and writes `metrics-val.json`.
 
-    Columns of the table: one per draw; `real`, the upper bound (real test data, or real training data where test data
-    are the reference); and `shuffled`, the control (samples of a draw beside the conditions, and the real data,
-    of other samples). Judges and
-    feature extractors are fitted on the real training split only.
+    Columns of the table: one per draw and per control; `real`, the upper bound (real test data, or real training data
+    where test data are the reference); and `shuffled`, the lower one (samples of a draw beside the conditions, and the
+    real data, of other samples). Judges and feature extractors are fitted on the real training split only.
 
     Args:
         metrics: What is measured. A metric is used for each kind of samples that has the entries it reads.
         draws: Kinds of samples by name: what is given, the rest is drawn.
         num_samples: Samples of each kind.
         batch_size: Samples drawn at a time.
+        controls: Samples by name that no model draws, as bounds or baselines beside the draws; `None` for none. A
+            metric is used for each control that makes an entry it reads.
     """
 
     def __init__(
@@ -56,6 +47,7 @@ class Evaluate(Callback):
         draws: dict[str, Draw],
         num_samples: int = 1000,
         batch_size: int = 250,
+        controls: dict[str, Control] | None = None,
     ) -> None:
         if num_samples < 1 or batch_size < 1:
             raise ValueError(f"num_samples is {num_samples}, batch_size is {batch_size}: expected at least 1 of each")
@@ -63,18 +55,37 @@ class Evaluate(Callback):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"metrics has {name} {names.count(name)} times: expected each name once")
-        for column in COLUMNS:
-            if column in draws:
-                raise ValueError(f"draws has the name {column}: expected another, it is a column of its own")
-        self.metrics = metrics
-        self.draws = draws
+        self.metrics, self.draws, self.controls = metrics, draws, controls or {}
+        self._check_names()
         self.num_samples = num_samples
         self.batch_size = batch_size
-        self._figures: dict[str, dict[str, Figure]] = {}
+        self._figures: Figures = {}
+
+    def _check_names(self) -> None:
+        taken = [*COLUMNS, *(f"{name}, shuffled" for name in self.draws)]
+        for field, names in (("draws", self.draws), ("controls", self.controls)):
+            for name in names:
+                if name in taken:
+                    raise ValueError(f"{field} has the name {name}: expected another, it is a column of its own")
+                taken.append(name)
+
+    def check(self, method: LightningModule, data: DataModule) -> None:
+        """Check what is to be drawn and made, before a training rather than after it.
+
+        Args:
+            method: Is to draw.
+            data: Conditions and real data.
+
+        Raises:
+            ValueError: naming the draw or control, and what method or data lack.
+        """
+        check_draws(self.draws, method)
+        assert isinstance(method, Method)
+        check_controls(self.controls, self.metrics, data, method.givable)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check what is to be drawn, before a training rather than after it."""
-        check_draws(self.draws, pl_module)
+        """Check what is to be drawn and made."""
+        self.check(pl_module, trainer.datamodule)  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure on the validation split, where validation is all that was asked for."""
@@ -97,8 +108,12 @@ class Evaluate(Callback):
         self._measure_classification(trainer, method, data, split, made)
         for name in self.draws:
             self._measure_draw(trainer, method, data, name, split, made)
+        for name in self.controls:
+            self._measure_control(trainer, method, data, name, split)
         if trainer.is_global_zero:
-            self._report(Path(trainer.default_root_dir), split, time.perf_counter() - start, trainer)
+            order = [*self.draws, "classify", *self.controls, "real", *map(self._shuffled, self.draws)]
+            subtitle = f"{self.num_samples} samples of each kind, {time.perf_counter() - start:.0f} s"
+            report(self._figures, order, trainer, split, subtitle)
 
     # Measuring -------------------------------------------------------------------------------------------------
 
@@ -165,7 +180,7 @@ class Evaluate(Callback):
         split: Split,
         made: Figure,
     ) -> None:
-        """Samples of one kind; and their control, the same samples beside what belongs to others."""
+        """Samples of one kind; and shuffled, the same samples beside what belongs to others."""
         draw = self.draws[name]
         given = conditions(data, draw, self.num_samples, split)
         share = range(trainer.global_rank, self.num_samples, trainer.world_size)
@@ -183,11 +198,24 @@ class Evaluate(Callback):
         if draw.given:
             order = torch.randperm(self.num_samples, generator=torch.Generator().manual_seed(0))
             metrics = [metric for metric in self.metrics if beside & set(metric.inputs)]
-            control = [b | partners(b, given, needed, data, split, order) for b in batches]
-            self._measure(self._control(name), control, entries, metrics, made)
+            shuffled = [b | partners(b, given, needed, data, split, order) for b in batches]
+            self._measure(self._shuffled(name), shuffled, entries, metrics, made)
 
-    def _control(self, name: str) -> str:
-        """Column of a draw's control."""
+    def _measure_control(self, trainer: Trainer, method: Method, data: DataModule, name: str, split: Split) -> None:
+        """Samples of a control, beside what belongs to their rows."""
+        control = self.controls[name]
+        metrics = readers(control, self.metrics, data, method.givable)
+        needed = {entry for metric in metrics for entry in metric.inputs if entry.startswith(REFERENCE)}
+        share, batches = range(trainer.global_rank, self.num_samples, trainer.world_size), list[Batch]()
+        for start in range(0, len(share), self.batch_size):
+            indices = share[start : start + self.batch_size]
+            batch = {"index": torch.tensor(indices)} | control.samples(data, split, indices)
+            batches.append(own_rows(batch, method.givable, needed, data, split) | batch)
+        entries = {*method.givable, *needed, *control.makes, "index"}
+        self._measure(name, batches, entries, metrics, control.protocol() | {"split": split})
+
+    def _shuffled(self, name: str) -> str:
+        """Column of a draw's samples beside what belongs to others."""
         is_only = sum(bool(draw.given) for draw in self.draws.values()) == 1
         return "shuffled" if is_only else f"{name}, shuffled"
 
@@ -217,26 +245,6 @@ class Evaluate(Callback):
             figure = {"value": float(metric.compute())} | metric.protocol() | ({"made": made} if made else {})
             self._figures.setdefault(metric.name(), {})[column] = figure
 
-    # Reporting -------------------------------------------------------------------------------------------------
-
-    def _report(self, run: Path, split: Split, seconds: float, trainer: Trainer) -> None:
-        order = [*self.draws, "classify", "real", *map(self._control, self.draws)]
-        columns = [c for c in dict.fromkeys(order) if any(c in f for f in self._figures.values())]
-        headers = [Column(c, no_wrap=True) for c in ("metric", *columns)]
-        title = f"{run}, {split} split: {self.num_samples} samples of each kind, {seconds:.0f} s"
-        table = Table(*headers, title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        for name, figures in self._figures.items():
-            table.add_row(escape(name), *(f"{figures[c]['value']:.4g}" if c in figures else "" for c in columns))
-        console = Console()  # figures that are cut off would be of no use: a narrow terminal may break the lines
-        console.width = max(console.width, Console(width=1000).measure(table).maximum)
-        console.print(table)
-        for logger in trainer.loggers:
-            logger.log_metrics(
-                {f"{split}/{m}/{c}": f["value"] for m, fs in self._figures.items() for c, f in fs.items()}
-            )
-        run.mkdir(parents=True, exist_ok=True)
-        (run / FILES[split]).write_text(json.dumps(self._figures, indent=2) + "\n")
-
 
 def inputs(metric: SampleMetric, batch: Batch) -> list[Any]:
     """The entries of a batch that a metric reads, on its device."""
@@ -260,41 +268,3 @@ def fit(metric: SampleMetric, train: Batch) -> None:
                 f"{', '.join(tensors)}"
             )
     metric.fit(*(train[name] for name in metric.fit_inputs))  # pyright: ignore[reportArgumentType] - tensors, as checked
-
-
-def partners(
-    batch: Batch,
-    given: Batch,
-    needed: Iterable[str],
-    data: DataModule,
-    split: Split,
-    order: Tensor,
-) -> Batch:
-    """What samples are measured beside: their conditions, and the real data that belong to these.
-
-    Args:
-        batch: The samples.
-        given: Conditions, by sample index.
-        needed: Entries that hold real data, `reference_` before the modality's name.
-        data: The data module.
-        split: Where conditions and real data come from.
-        order: Sample whose partners each sample gets: its own, or for the control another's.
-    """
-    index = batch["index"]
-    assert isinstance(index, Tensor)
-    rows = order[index.cpu()]
-    real = data.rows(split, rows.tolist()) if needed and given else {}
-    references = {entry: real[entry.removeprefix(REFERENCE)] for entry in needed if given}
-    return {name: take(values, rows) for name, values in given.items()} | references
-
-
-def in_turn(columns: Batch) -> Tensor:
-    """Rows in their order, but one of each label in turn, so that the first few are balanced."""
-    label = columns.get("label")
-    if not isinstance(label, Tensor):
-        return torch.arange(len(columns["index"]))
-    by_label = label.argsort(stable=True)
-    first = torch.searchsorted(label[by_label], label[by_label])
-    turn = torch.empty_like(by_label)
-    turn[by_label] = torch.arange(len(label)) - first
-    return turn.argsort(stable=True)

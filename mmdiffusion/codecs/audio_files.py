@@ -28,8 +28,10 @@ def write_wav(path: str | Path, audio: Float[Tensor, " s"], sample_rate: int) ->
         sample_rate: Samples a second.
 
     Raises:
-        ValueError: if there is no sample, or one that is not a number in [-1, 1].
+        ValueError: if there is no sample, or one that is not a number in [-1, 1], or no sample rate.
     """
+    if sample_rate < 1:
+        raise ValueError(f"{path}: sample_rate is {sample_rate}, expected at least 1 sample a second")
     if not len(audio):
         raise ValueError(f"{path}: audio is empty, expected at least one sample")
     largest = float(audio.abs().max())

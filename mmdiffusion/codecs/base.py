@@ -47,4 +47,7 @@ class TokenCodec(nn.Module, ABC):
             raise ValueError(f"tokens has grid {tuple(tokens.shape[1:])}: expected {self.latent.grid}")
         outside = tokens[(tokens < 0) | (tokens >= self.latent.num_codes)]
         if len(outside):
-            raise ValueError(f"tokens has {int(outside[0])}: expected 0 to {self.latent.num_codes - 1}")
+            raise ValueError(
+                f"tokens has {int(outside[0])}, outside the codebook: expected 0 to {self.latent.num_codes - 1}; check "
+                "that the codec that made them is this one"
+            )

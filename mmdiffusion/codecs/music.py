@@ -40,6 +40,8 @@ class SymbolicCodec:
             raise ValueError(
                 f"tokens_per_second is {tokens_per_second}, sample_rate is {sample_rate}: expected at least 1 of each"
             )
+        if not math.isfinite(seconds):
+            raise ValueError(f"seconds is {seconds}: expected the length of a clip, a number")
         length = round(seconds * tokens_per_second)
         if length < 1:
             raise ValueError(f"seconds is {seconds}: shorter than a token, expected at least {1 / tokens_per_second}")

@@ -1,5 +1,6 @@
 """What every data module shares: splits in memory, loaders, and the description of its modalities."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal
@@ -95,6 +96,11 @@ class DataModule(LightningDataModule, ABC):
     def num_rows(self, name: Split) -> int:
         """Samples of a split."""
         return len(self.split(name))  # pyright: ignore[reportArgumentType]
+
+    def smallest_batch(self) -> int:
+        """Fewest samples of a process's batch in training and validation, where the last batch may be smaller."""
+        rows = math.ceil(self.num_rows("val") / self._num_processes)
+        return min(self.batch_size, rows % self.eval_batch_size or self.eval_batch_size)
 
     def prepare_data(self) -> None:
         """Check that a training has a batch; Lightning calls this before anything is written.

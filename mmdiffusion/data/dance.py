@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from mmdiffusion.codecs.music import SymbolicCodec
 from mmdiffusion.data.base import Arrays, DataModule, Split
 from mmdiffusion.data.choreography import perform
 from mmdiffusion.data.composition import compose
-from mmdiffusion.data.rhythm import GENRES, Rhythm, draw_rhythm
+from mmdiffusion.data.rhythm import GENRES, TEMPI, Rhythm, draw_rhythm
 from mmdiffusion.data.skeleton import JOINTS
 from mmdiffusion.seeding import SampleNoise, stream_seed
 from mmdiffusion.types import Batch, DataSpec, LabelSpec, MotionSpec
@@ -18,6 +19,7 @@ FPS = 60
 _NUM_VAL, _NUM_TEST = 200, 400
 _CLIPS = 0
 """Seed of the clips."""
+_SLOWEST_BEAT = 60 / int(TEMPI.min())
 _CHUNK = 128
 """Clips made at a time, which bounds the memory this takes."""
 
@@ -38,7 +40,7 @@ class Dance(DataModule):
         batch_size: Clips per training step and process, at least 1.
         eval_batch_size: Clips per batch in validation, test and prediction, at least 1.
         num_train: Training clips, at least 1.
-        seconds: Length of a clip, a whole number of tokens.
+        seconds: Length of a clip, a whole number of tokens and at least 0.75.
         audio: Whether a batch holds the music as audio too; it is rendered when the batch is fetched.
         seed: Seed of the order of the training clips; the clips are always the same.
     """
@@ -55,6 +57,11 @@ class Dance(DataModule):
         super().__init__(batch_size, eval_batch_size, seed)
         if num_train < 1:
             raise ValueError(f"num_train is {num_train}: expected at least 1")
+        if not seconds >= _SLOWEST_BEAT:
+            raise ValueError(
+                f"seconds is {seconds}: expected at least {_SLOWEST_BEAT}, a beat of the slowest tempo, so that no clip "
+                "is silent"
+            )
         self.codec = SymbolicCodec(seconds)
         self.audio = audio
         self.sizes: dict[Split, int] = {"train": num_train, "val": _NUM_VAL, "test": _NUM_TEST}
@@ -77,6 +84,16 @@ class Dance(DataModule):
     def rhythm(self, name: Split) -> Rhythm:
         """Genres, tempi and phases of the clips of a split: what a batch does not tell, to compare a guess with."""
         return self._rhythm(name, range(self.sizes[name]))
+
+    def other_pieces(self, name: Split, indices: Sequence[int]) -> Int[Tensor, "b n"]:
+        """Music tokens of other pieces that fit the dances as well: the same rhythm, every choice of the band anew.
+
+        Args:
+            name: The split.
+            indices: Clips. Beyond the split they are counted on from the start again, with yet another piece.
+        """
+        rhythm = self._rhythm(name, [index % self.sizes[name] for index in indices])
+        return self.codec.encode(compose(rhythm, self._noise(name, "another band", indices), self.codec.seconds))
 
     def _rhythm(self, split: Split, indices: Sequence[int]) -> Rhythm:
         return draw_rhythm(torch.tensor(indices) % len(GENRES), self._noise(split, "rhythm", indices))

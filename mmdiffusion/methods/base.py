@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -99,6 +100,22 @@ class Method(LightningModule, ABC):
         return step_generator(self.seed, purpose, batch, rank=rank, world_size=world_size, device=self.device)
 
     # Lightning -------------------------------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """Check that the batches of a fit are large enough; Lightning calls this before anything is written."""
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if self.trainer.state.fn == TrainerFn.FITTING and hasattr(data, "smallest_batch"):
+            self.check_batch(data.smallest_batch())
+
+    def check_batch(self, size: int) -> None:
+        """Check that a batch is large enough for the losses.
+
+        Args:
+            size: Samples of the smallest batch.
+
+        Raises:
+            ValueError: if the losses compare more samples than that.
+        """
 
     def on_fit_start(self) -> None:
         """Check the precision, and say how large the model is.

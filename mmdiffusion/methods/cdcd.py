@@ -23,8 +23,8 @@ from mmdiffusion.diffusion.discrete_samplers import TokenSampler
 from mmdiffusion.diffusion.discrete_schedules import TokenSchedule
 from mmdiffusion.diffusion.importance import ImportanceTimes
 from mmdiffusion.methods.base import Method
-from mmdiffusion.methods.checks import check_request
-from mmdiffusion.methods.contrast import Contrast
+from mmdiffusion.methods.checks import check_request, check_sharpening
+from mmdiffusion.methods.contrast import Contrast, minus
 from mmdiffusion.methods.negatives import Negatives
 from mmdiffusion.nn.conditioners import Conditioner
 from mmdiffusion.nn.denoiser import Denoiser
@@ -84,12 +84,14 @@ class CDCD(Method):
     ) -> None:
         if not 0 <= drop_share < 1:
             raise ValueError(f"drop_share is {drop_share}: expected 0 up to, but not including, 1")
+        check_sharpening(truncation, temperature)
         encoder, tokens = conditioner(spec), codec(spec)
         makes = tuple(dict.fromkeys((tokens.source, tokens.result)))
         super().__init__(optimizer, warmup_steps, seed, givable=encoder.reads, drawable=makes[-1:], makes=makes)
         self.save_hyperparameters(logger=False)
         self.drop_share, self.auxiliary_weight = drop_share, auxiliary_weight
-        self.group = next((name for name, part in spec.items() if isinstance(part, LabelSpec)), None)
+        groups = {name: part.num_classes for name, part in spec.items() if isinstance(part, LabelSpec)}
+        self.group, self.num_groups = next(iter(groups.items()), (None, None))
         self.sampler, self.steps, self.guidance = sampler, steps, guidance
         self.truncation, self.temperature = truncation, temperature
 
@@ -104,8 +106,13 @@ class CDCD(Method):
             raise ValueError("is_aligned is True: expected a conditioner with context tokens")
         width = encoder.context_width if is_aligned else None
         self.alignment = None if width is None else nn.Linear(width, token_width)
+        length = torch.Size(self.grid).numel()
+        if is_aligned:
+            aligned(encoder.null(1), length)
         self.denoiser = denoiser(self.grid, token_width, num_codes, encoder.width, encoder.context_width)
         self.contrasts = list(contrasts)
+        for contrast in contrasts:
+            contrast.negatives.check(length, self.num_groups)
         self.negatives = nn.ModuleList(contrast.negatives for contrast in contrasts)  # their banks, in checkpoints
 
     # Training --------------------------------------------------------------------------------------------------
@@ -155,6 +162,11 @@ class CDCD(Method):
         denoised = self.denoiser(embedded, time / self.diffusion.num_steps, condition)
         assert denoised.prediction is not None
         return denoised.prediction.flatten(1, -2).float().log_softmax(-1)
+
+    def check_batch(self, size: int) -> None:
+        """Check that batches can give the negatives; see `Method`."""
+        for contrast in self.contrasts:
+            contrast.negatives.check_batch(size, self.num_groups or 1)
 
     def judge(self, noisy: Tokens, candidates: Int[Tensor, "b m l"], time: Times, condition: Condition) -> Divergence:
         """Losses of candidates for the clean tokens, all on one noisy state and one pass.
@@ -325,11 +337,6 @@ def aligned(condition: Condition, length: int) -> Float[Tensor, "b n d"]:
     if condition.tokens.shape[1] != length:
         raise ValueError(
             f"is_aligned is True with {condition.tokens.shape[1]} context tokens and {length} drawn ones: expected as "
-            "many; change the conditioner's tokens_per_second"
+            "many; change the conditioner's tokens_per_second, or is_aligned"
         )
     return condition.tokens
-
-
-def minus(losses: Divergence, others: Divergence) -> Divergence:
-    """Differences of losses: logarithms of density ratios."""
-    return Divergence(losses.kl - others.kl, losses.nll - others.nll)

@@ -1,5 +1,6 @@
 """A user's mistakes, found before any work: settings of a method, and what it is asked to draw."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from mmdiffusion.types import DataSpec, ImageSpec, LabelSpec
@@ -40,6 +41,21 @@ def check_times(classify_times: Sequence[float]) -> None:
     """
     if not classify_times or not all(0 < time <= 1 for time in classify_times):
         raise ValueError(f"classify_times is {list(classify_times)}: expected at least one, each above 0 up to 1")
+
+
+def check_sharpening(truncation: float, temperature: float) -> None:
+    """Check how predictions of codes are sharpened in sampling.
+
+    Raises:
+        ValueError: naming the field, the value and what was expected.
+    """
+    if not 0 < truncation <= 1:
+        raise ValueError(f"truncation is {truncation}: expected above 0 and at most 1, which keeps every code")
+    if not 0 < temperature < math.inf:
+        raise ValueError(
+            f"temperature is {temperature}: expected a number above 0; for the most probable code alone take a tiny "
+            "truncation"
+        )
 
 
 def check_request(

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdiffusion.diffusion.discrete_bound import rising_weight
+from mmdiffusion.diffusion.discrete_kl import Divergence
 from mmdiffusion.losses import info_nce, linear_contrast
 from mmdiffusion.methods.negatives import Negatives, NegativeSource
 
@@ -81,3 +82,8 @@ class Contrast:
             share = positive.shape[1] / num_steps
             term = share * info_nce(positive.mean(-1), negatives.mean(-1), self.temperature)
         return self.weight * term
+
+
+def minus(losses: Divergence, others: Divergence) -> Divergence:
+    """Differences of losses: logarithms of density ratios."""
+    return Divergence(losses.kl - others.kl, losses.nll - others.nll)

@@ -1,5 +1,6 @@
 """Negatives of CDCD (arXiv 2206.07771): the positive with its order destroyed, or samples of another class."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
@@ -37,6 +38,29 @@ class NegativeSource(nn.Module, ABC):
         self.num_negatives = num_negatives
 
     @abstractmethod
+    def check(self, length: int, num_groups: int | None) -> None:
+        """Check, before any work, that negatives can be drawn from such data.
+
+        Args:
+            length: Tokens of a sequence.
+            num_groups: Number of classes or genres; `None` when the data has none.
+
+        Raises:
+            ValueError: naming the setting that does not suit the data.
+        """
+
+    def check_batch(self, size: int, num_groups: int) -> None:
+        """Check, before any work, that batches are not too small whatever they hold; any size does by default.
+
+        Args:
+            size: Samples of the smallest batch.
+            num_groups: Number of classes or genres.
+
+        Raises:
+            ValueError: if no batch of this size holds enough negatives.
+        """
+
+    @abstractmethod
     def forward(self, tokens: Tokens, group: Int[Tensor, " b"] | None, generator: torch.Generator) -> Negatives | None:
         """Draw negatives; `None` while there are too few yet.
 
@@ -64,12 +88,16 @@ class IntraNegatives(NegativeSource):
             raise ValueError(f"num_chunks is {num_chunks}: expected at least 2")
         self.num_chunks = num_chunks
 
+    def check(self, length: int, num_groups: int | None) -> None:
+        """A sequence has a token for each chunk; see `NegativeSource`."""
+        if self.num_chunks > length:
+            raise ValueError(f"num_chunks is {self.num_chunks}: expected at most {length}, the tokens of a sequence")
+
     def forward(self, tokens: Tokens, group: Int[Tensor, " b"] | None, generator: torch.Generator) -> Negatives:
         """Reorder chunks along a random cycle through all of them; see `NegativeSource`."""
         size, length = tokens.shape
+        self.check(length, None)
         chunk = length // self.num_chunks
-        if chunk == 0:
-            raise ValueError(f"num_chunks is {self.num_chunks}: expected at most {length}, the tokens of a sequence")
         shape = (size, self.num_negatives, self.num_chunks)
         order = torch.rand(shape, generator=generator, device=tokens.device).argsort(dim=-1)
         source = torch.empty_like(order).scatter_(-1, order, order.roll(1, dims=-1))
@@ -102,10 +130,26 @@ class InterNegatives(NegativeSource):
         self.register_buffer("bank_tokens", torch.empty(0, 0, dtype=torch.int64))
         self.register_buffer("bank_group", torch.empty(0, dtype=torch.int64))
 
+    def check(self, length: int, num_groups: int | None) -> None:
+        """There are other classes; see `NegativeSource`."""
+        if num_groups is None:
+            raise ValueError("InterNegatives: the data has no label to tell other classes by; use IntraNegatives")
+
+    def check_batch(self, size: int, num_groups: int) -> None:
+        """The most frequent class of a batch leaves enough others, at best; see `NegativeSource`."""
+        most = size - math.ceil(size / num_groups) + self.bank_size
+        if self.num_negatives > most:
+            raise ValueError(
+                f"num_negatives is {self.num_negatives}: a sample of a batch of {size} with a bank of {self.bank_size} "
+                f"has {most} of another class at best; expected as many at least, so ask for fewer, or raise "
+                "batch_size, eval_batch_size (the last batch counts) or bank_size"
+            )
+
     def forward(self, tokens: Tokens, group: Int[Tensor, " b"] | None, generator: torch.Generator) -> Negatives | None:
         """Choose among samples of another class, without repetition; see `NegativeSource`."""
         if group is None:
-            raise ValueError("InterNegatives: the data has no label to tell other classes by; use IntraNegatives")
+            self.check(tokens.shape[1], None)
+        assert group is not None
         has_bank = len(self.bank_group) > 0
         candidates = torch.cat([tokens, self.bank_tokens]) if has_bank else tokens
         groups = torch.cat([group, self.bank_group]) if has_bank else group

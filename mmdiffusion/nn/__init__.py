@@ -5,6 +5,7 @@ from mmdiffusion.nn.conditioners import LabelConditioner
 from mmdiffusion.nn.denoiser import Denoised, Denoiser, Level
 from mmdiffusion.nn.modalities import MiddleLabelHead, OutputLabelHead
 from mmdiffusion.nn.motion import MotionConditioner
+from mmdiffusion.nn.motion_reference import ReferenceMotionConditioner
 from mmdiffusion.nn.text import WordConditioner
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "MotionConditioner",
     "OutputLabelHead",
     "QuantisedAutoencoder",
+    "ReferenceMotionConditioner",
     "WordConditioner",
 ]

@@ -1,4 +1,4 @@
-"""Conditioners that watch a dance: as a sequence in time, or as the one token of the published code."""
+"""A conditioner that watches a dance as a sequence in time, and what every such conditioner reads."""
 
 import math
 
@@ -124,9 +124,11 @@ def features(motion: Float[Tensor, "b f coordinates"], spec: MotionSpec) -> Floa
         raise ValueError(
             f"motion has shape {tuple(motion.shape[1:])}: expected {(spec.num_frames, 3 * spec.num_joints)}"
         )
-    if not motion.isfinite().all():
+    broken = ~motion.isfinite().flatten(1).all(1)
+    if broken.any():
         raise ValueError(
-            "motion has numbers that are not finite: expected positions in metres; drop or repair the clip"
+            f"motion has numbers that are not finite in {int(broken.sum())} of {len(motion)} clips: expected positions "
+            "in metres; drop or repair these clips"
         )
     joints = motion.unflatten(2, (spec.num_joints, 3))
     hips = joints[:, :, 11:13].mean(2, keepdim=True)

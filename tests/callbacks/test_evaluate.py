@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmdiffusion.callbacks import Draw, Evaluate
-from mmdiffusion.callbacks.evaluate import in_turn
+from mmdiffusion.callbacks.partners import in_turn
 from mmdiffusion.metrics import ClassificationAccuracy, FrechetDistance, JudgedAccuracy, SmallClassifier
 from mmdiffusion.metrics.base import SampleMetric
 from tests.helpers import Oracle, Pictures, PixelJudge, build_trainer, picture

@@ -39,3 +39,16 @@ def test_what_is_no_audio_is_refused(tmp_path, audio, message):
     with pytest.raises(ValueError, match=message):
         write_wav(tmp_path / "a.wav", audio, 16000)
     assert not (tmp_path / "a.wav").exists()
+
+
+def test_silence_is_audio(tmp_path):
+    write_wav(tmp_path / "a.wav", torch.zeros(100), 16000)
+    samples, _ = soundfile.read(tmp_path / "a.wav")
+    assert len(samples) == 100
+    assert not samples.any()
+
+
+def test_a_file_without_a_sample_rate_is_not_begun(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.wav: sample_rate is 0, expected at least 1 sample a second"):
+        write_wav(tmp_path / "a.wav", torch.zeros(100), 0)
+    assert not (tmp_path / "a.wav").exists()

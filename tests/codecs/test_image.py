@@ -33,7 +33,7 @@ def test_what_it_cannot_encode_is_named():
         with pytest.raises(ValueError, match="GreyLevels expects images of one channel"):
             GreyLevels({"image": spec})
     codec = GreyLevels({"image": ImageSpec(1, 2, 17)})
-    with pytest.raises(ValueError, match="tokens has 17: expected 0 to 16"):
+    with pytest.raises(ValueError, match="tokens has 17, outside the codebook: expected 0 to 16"):
         codec.decode(torch.full((1, 2, 2), 17))
     with pytest.raises(ValueError, match=r"tokens has grid \(4,\): expected \(2, 2\)"):
         codec.check(torch.zeros(1, 4).long())

@@ -153,6 +153,8 @@ def test_a_sound_starts_in_the_middle_of_its_slot(codec, code):
     ("options", "message"),
     [
         ({"seconds": 0.01}, r"seconds is 0.01: shorter than a token, expected at least 0.05"),
+        ({"seconds": float("nan")}, r"seconds is nan: expected the length of a clip"),
+        ({"seconds": float("inf")}, r"seconds is inf: expected the length of a clip"),
         ({"seconds": -1.0}, r"seconds is -1.0: shorter than a token"),
         ({"seconds": 1.03}, r"seconds is 1.03: expected a multiple of 0.05"),
         ({"tokens_per_second": 0}, r"tokens_per_second is 0, sample_rate is 22050: expected at least 1"),

@@ -35,6 +35,27 @@ def test_other_data_are_named(spec, message):
         SymbolicMusic(spec)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"tokens_per_second": 7},
+            "tokens_per_second is 7: 40 tokens would last 5.71429 s, and .* lasts 2 s; expected 20",
+        ),
+        ({"tokens_per_second": 0}, "tokens_per_second is 0: expected at least 1"),
+    ],
+)
+@pytest.mark.parametrize("audio", [False, True])
+def test_another_time_grid_than_the_data_s_is_named(settings, message, audio):
+    with pytest.raises(ValueError, match=message):
+        SymbolicMusic(Dance(num_train=5, seconds=2.0, audio=audio).spec, **settings)
+
+
+def test_another_sample_rate_than_the_data_s_is_named():
+    with pytest.raises(ValueError, match="sample_rate is 16000: expected 22050, that of the data's music"):
+        SymbolicMusic(Dance(num_train=5, seconds=2.0, audio=True).spec, sample_rate=16000)
+
+
 def test_a_token_outside_the_codebook_is_named(data):
-    with pytest.raises(ValueError, match="tokens has 216: expected 0 to 215"):
+    with pytest.raises(ValueError, match="tokens has 216, outside the codebook: expected 0 to 215; check"):
         SymbolicMusic(data.spec).decode(torch.full((1, 40), 216))

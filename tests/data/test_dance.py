@@ -118,7 +118,10 @@ def test_one_sample_equals_a_row_of_a_batch():
     [
         ({"batch_size": 0}, "batch_size is 0: expected at least 1"),
         ({"num_train": 0}, "num_train is 0: expected at least 1"),
-        ({"seconds": 0.02}, "seconds is 0.02: shorter than a token"),
+        ({"seconds": 0.02}, "seconds is 0.02: expected at least 0.75, a beat of the slowest tempo"),
+        ({"seconds": 0.7}, "seconds is 0.7: expected at least 0.75"),
+        ({"seconds": float("nan")}, "seconds is nan: expected at least 0.75"),
+        ({"seconds": 1.02}, "seconds is 1.02: expected a multiple of 0.05, one token"),
     ],
 )
 def test_wrong_settings_are_refused(options, message):

@@ -16,6 +16,7 @@ from mmdiffusion.diffusion import (
 )
 from mmdiffusion.methods import CDCD, Contrast, InterNegatives, IntraNegatives
 from mmdiffusion.nn import Denoiser, LabelConditioner, Level
+from mmdiffusion.types import TextSpec
 from tests.helpers import SPEC, build_batch, generator
 
 T = 20
@@ -250,6 +251,12 @@ def test_nothing_draws_from_the_global_generator():
     ("changes", "message"),
     [
         ({"drop_share": 1.0}, "drop_share is 1.0: expected 0 up to"),
+        ({"truncation": 0.0}, "truncation is 0.0: expected above 0 and at most 1"),
+        ({"truncation": 1.01}, "truncation is 1.01: expected above 0 and at most 1"),
+        ({"temperature": 0.0}, "temperature is 0.0: expected a number above 0"),
+        ({"temperature": math.nan}, "temperature is nan: expected a number above 0"),
+        ({"contrasts": [Contrast(IntraNegatives(2, 65))]}, "num_chunks is 65: expected at most 64, the tokens"),
+        ({"is_aligned": True}, "is_aligned is True: expected a conditioner with context tokens"),
         ({"steps": 21}, "steps is 21: expected 1 to 20"),
         ({"steps": 0}, "steps is 0: expected 1 to 20"),
     ],
@@ -257,6 +264,19 @@ def test_nothing_draws_from_the_global_generator():
 def test_a_setting_out_of_range_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
         build(**changes)
+
+
+def test_negatives_of_another_class_need_classes():
+    spec = {"image": SPEC["image"], "caption": TextSpec(8)}
+    with pytest.raises(ValueError, match="InterNegatives: the data has no label to tell other classes by"):
+        build(spec=spec, conditioner=lambda _: LabelConditioner(SPEC), contrasts=[Contrast(InterNegatives(2))])
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7, 13, T])
+def test_any_number_of_steps_up_to_t_ends_in_codes(steps):
+    tokens = build(steps=steps).eval().sample({}, seeds=[0, 1])["tokens"]
+    assert isinstance(tokens, torch.Tensor)
+    assert 0 <= tokens.min() <= tokens.max() < 17
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from mmdiffusion.codecs import SymbolicMusic
 from mmdiffusion.data import Dance
 from mmdiffusion.diffusion import Ancestral, ReleasedSchedule
 from mmdiffusion.methods import CDCD, Contrast, IntraNegatives
-from mmdiffusion.nn import Denoiser, Level, MotionConditioner
+from mmdiffusion.nn import Denoiser, Level, MotionConditioner, ReferenceMotionConditioner
 from tests.helpers import generator
 
 
@@ -18,19 +18,23 @@ def data():
     return Dance(num_train=10, seconds=2.0)
 
 
-def build(data, tokens_per_second=20):
+SEQUENCE = partial(MotionConditioner, width=16, vector_width=8, depth=1)
+ONE_TOKEN = partial(ReferenceMotionConditioner, width=16, num_features=40, channels=(8, 8), genre_width=4)
+
+
+def build(data, conditioner=SEQUENCE, is_aligned=True):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         method = CDCD(
             data.spec,
             SymbolicMusic,
-            partial(MotionConditioner, width=16, vector_width=8, depth=1, tokens_per_second=tokens_per_second),
+            conditioner,
             partial(Denoiser, levels=[Level(16, 1, 2)], embedding_width=32),
             ReleasedSchedule(10),
             Ancestral(),
             contrasts=[Contrast(IntraNegatives(2))],
             steps=5,
-            is_aligned=True,
+            is_aligned=is_aligned,
         )
         with torch.no_grad():
             for parameter in method.parameters():
@@ -62,6 +66,25 @@ def test_all_of_a_condition_is_needed(data):
         build(data).sample({"motion": data.rows("test", [0])["motion"]}, seeds=[0])
 
 
-def test_another_time_grid_is_named(data):
-    with pytest.raises(ValueError, match="is_aligned is True with 20 context tokens and 40 drawn ones"):
-        build(data, tokens_per_second=10).losses(data.rows("train", range(2)), generator())
+@pytest.mark.parametrize(
+    ("conditioner", "count"),
+    [(partial(SEQUENCE, tokens_per_second=10), 20), (ONE_TOKEN, 1)],
+    ids=["slower", "one token"],
+)
+def test_another_time_grid_is_named_before_any_work(data, conditioner, count):
+    with pytest.raises(ValueError, match=f"is_aligned is True with {count} context tokens and 40 drawn ones"):
+        build(data, conditioner)
+
+
+def test_the_single_token_encoder_trains_and_draws(data):
+    method, batch = build(data, ONE_TOKEN, is_aligned=False), data.rows("train", range(8))
+    optimizer, losses = torch.optim.Adam(method.parameters(), 3e-3), []
+    before = {name: p.detach().clone() for name, p in method.conditioner.named_parameters()}
+    for _ in range(8):
+        optimizer.zero_grad()
+        losses.append(method.losses(batch, generator())["loss"])
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.8 * losses[0], "the same noise at every step"
+    assert not [name for name, p in method.conditioner.named_parameters() if torch.equal(p, before[name])]
+    assert method.eval().predict_step(data.rows("test", range(2)), 0)["music_tokens"].shape == (2, 40)

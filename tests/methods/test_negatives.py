@@ -72,6 +72,18 @@ def test_too_few_of_another_class_are_named():
         InterNegatives(1)(torch.zeros(10, 3).long(), None, generator())
 
 
+@pytest.mark.parametrize(("size", "num_groups", "bank_size"), [(32, 10, 0), (8, 2, 0), (30, 7, 5), (3, 10, 0)])
+def test_what_no_batch_can_give_is_found_before_one_comes(size, num_groups, bank_size):
+    """The most even batch is the best there is: enough for so many, and one more is refused."""
+    group = torch.arange(size) % num_groups
+    most = int((group[:, None] != group).sum(1).min()) + bank_size
+    InterNegatives(most, bank_size).check_batch(size, num_groups)
+    if bank_size == 0:
+        assert InterNegatives(most)(torch.zeros(size, 3).long(), group, generator()) is not None
+    with pytest.raises(ValueError, match=f"num_negatives is {most + 1}: .* batch of {size} .* has {most} of another"):
+        InterNegatives(most + 1, bank_size).check_batch(size, num_groups)
+
+
 def test_a_bank_remembers_what_was_seen_last():
     source = InterNegatives(4, bank_size=6)
 

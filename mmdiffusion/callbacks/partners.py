@@ -1,0 +1,67 @@
+"""What samples are measured beside: their conditions, and the real data that belong to these."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from mmdiffusion.callbacks.draws import take
+from mmdiffusion.data.base import DataModule, Split
+from mmdiffusion.types import Batch
+
+REFERENCE = "reference_"
+"""Before the name of a modality: the real data that belong to a sample's condition."""
+
+
+def partners(
+    batch: Batch,
+    given: Batch,
+    needed: Iterable[str],
+    data: DataModule,
+    split: Split,
+    order: Tensor,
+) -> Batch:
+    """Conditions of samples, and the real data that belong to these.
+
+    Args:
+        batch: The samples.
+        given: Conditions, by sample index.
+        needed: Entries that hold real data, `reference_` before the modality's name.
+        data: The data module.
+        split: Where conditions and real data come from.
+        order: Sample whose partners each sample gets: its own, or to shuffle them another's.
+    """
+    index = batch["index"]
+    assert isinstance(index, Tensor)
+    rows = order[index.cpu()]
+    real = data.rows(split, rows.tolist()) if needed and given else {}
+    references = {entry: real[entry.removeprefix(REFERENCE)] for entry in needed if given}
+    return {name: take(values, rows) for name, values in given.items()} | references
+
+
+def own_rows(batch: Batch, conditions: Iterable[str], needed: Iterable[str], data: DataModule, split: Split) -> Batch:
+    """Conditions and real data of the rows of the split that have the samples' own indices.
+
+    Args:
+        batch: The samples.
+        conditions: Names of the modalities that are conditions.
+        needed: Entries that hold real data, `reference_` before the modality's name.
+        data: The data module.
+        split: Where they come from.
+    """
+    index = batch["index"]
+    assert isinstance(index, Tensor)
+    real = data.rows(split, index.tolist())
+    return {name: real[name] for name in conditions} | {name: real[name.removeprefix(REFERENCE)] for name in needed}
+
+
+def in_turn(columns: Batch) -> Tensor:
+    """Rows in their order, but one of each label in turn, so that the first few are balanced."""
+    label = columns.get("label")
+    if not isinstance(label, Tensor):
+        return torch.arange(len(columns["index"]))
+    by_label = label.argsort(stable=True)
+    first = torch.searchsorted(label[by_label], label[by_label])
+    turn = torch.empty_like(by_label)
+    turn[by_label] = torch.arange(len(label)) - first
+    return turn.argsort(stable=True)

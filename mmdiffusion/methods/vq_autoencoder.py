@@ -83,7 +83,7 @@ class VQAutoencoder(Method):
             "perplexity": perplexity(rebuilt.tokens, num_codes),
             "used": torch.bincount(rebuilt.tokens.flatten(), minlength=num_codes).bool().float().mean(),
         }
-        return {"loss": loss} | {name: term.detach() for name, term in (terms | use).items()}
+        return {"loss": loss} | terms | use
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write beside the weights what a frozen codec needs to rebuild the network."""

@@ -22,7 +22,8 @@ from rich.console import Console
 
 from mmdiffusion.callbacks import Draw, Evaluate
 from mmdiffusion.callbacks.draws import conditions, draw_samples
-from mmdiffusion.callbacks.evaluate import REFERENCE, fit, inputs, partners
+from mmdiffusion.callbacks.evaluate import fit, inputs
+from mmdiffusion.callbacks.partners import REFERENCE, partners
 from mmdiffusion.cli import MMDiffusionCLI
 from mmdiffusion.methods import CDCD
 from mmdiffusion.metrics import SampleMetric
@@ -56,7 +57,7 @@ STUDIES = {
         {"fid[digits-cnn]": 1, "judged_accuracy[digits-svm]": 100},
     ),
     "dance": Study(
-        {"trainer.max_steps": 450, "data.seconds": 3.0},
+        {"trainer.max_steps": 400, "data.seconds": 3.0},
         ["motion", "label"],
         200,
         {"beat_f1[onset-70ms]": 1, "judged_accuracy[token-runs]": 100},

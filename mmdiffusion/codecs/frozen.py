@@ -13,7 +13,7 @@ from mmdiffusion.types import TokenSpec
 
 
 class FrozenCodec(TokenCodec):
-    """A trained network as a codec: always in evaluation mode and float32, whatever happens to the model around it.
+    """A trained network as a codec: always in evaluation mode, and never cast by the precision of the model around it.
 
     The network is no submodule: state dicts, averages, optimizers, gradients and process groups do not know of it. It
     moves with the codec, to another device or another type.

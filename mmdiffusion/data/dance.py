@@ -59,8 +59,8 @@ class Dance(DataModule):
             raise ValueError(f"num_train is {num_train}: expected at least 1")
         if not seconds >= _SLOWEST_BEAT:
             raise ValueError(
-                f"seconds is {seconds}: expected at least {_SLOWEST_BEAT}, a beat of the slowest tempo, so that no clip "
-                "is silent"
+                f"seconds is {seconds}: expected at least {_SLOWEST_BEAT}, a beat of the slowest tempo, so that no "
+                "clip is silent"
             )
         self.codec = SymbolicCodec(seconds)
         self.audio = audio

@@ -34,19 +34,20 @@ def check_folder(path: str, field: str, expected: str, example: str) -> None:
         raise ValueError(f"path is {path}: {field} is {found!r}, expected {expected!r}; {remedy}")
 
 
-def load(kind: Any, path: str) -> Any:
+def load(kind: Any, path: str, **options: bool) -> Any:
     """A pretrained network from its folder, complete or not at all.
 
     Args:
         kind: Its class, with `from_pretrained`.
         path: The folder; its weights are safetensors, or pickles that hold tensors only: both libraries refuse others.
+        options: Of `from_pretrained`.
 
     Raises:
         ValueError: if weights are missing, or cannot be read.
     """
     try:
         with torch.random.fork_rng(devices=[]):  # a library may draw weights before it reads them
-            network, report = kind.from_pretrained(path, local_files_only=True, output_loading_info=True)
+            network, report = kind.from_pretrained(path, local_files_only=True, output_loading_info=True, **options)
     except Exception as error:
         raise ValueError(f"path is {path}: its weights cannot be read; {error}") from error
     missing = sorted(report["missing_keys"])

@@ -31,7 +31,7 @@ class VQModelTokens(FrozenCodec):
         if not isinstance(image, ImageSpec):
             raise ValueError(f"spec has {', '.join(spec)}: VQModelTokens expects data with image")
         check_folder(path, "_class_name", "VQModel", "CompVis/ldm-celebahq-256")
-        network = load(VQModel, path)
+        network = load(VQModel, path, low_cpu_mem_usage=False)  # the default asks for one more library, and warns
         config: Any = network.config
         if not config.in_channels == config.out_channels == image.channels:
             raise ValueError(

@@ -39,7 +39,12 @@ def images(size=16, channels=3):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"lookup_from_codebook": True}, {"norm_type": "spatial", "block_out_channels": (32, 32)}]
+    "changes",
+    [
+        {},
+        {"lookup_from_codebook": True},
+        {"norm_type": "spatial", "block_out_channels": (32, 32), "latent_channels": 3},
+    ],
 )
 def test_it_is_the_library_s(tmp_path, changes):
     path, x = save(tmp_path, **changes), images()

@@ -1,11 +1,15 @@
 """VQAutoencoder: its loss, what it gives back, and one model in validation, in checkpoints and after loading."""
 
+import json
+import wave
 from functools import partial
 
 import pytest
 import torch
+from PIL import Image
 
 from mmdiffusion.callbacks import EMA, Draw, Evaluate, LastCheckpoint, LogSamples
+from mmdiffusion.callbacks.samples import shown, write_samples
 from mmdiffusion.losses import spectral_distance
 from mmdiffusion.methods import VQAutoencoder
 from mmdiffusion.metrics import PeakSignalNoiseRatio
@@ -140,7 +144,7 @@ def fit(folder, max_steps=6, ckpt_path=None):
     callbacks = [EMA(0.9), LastCheckpoint(), LogSamples(draw, 10), Evaluate([PeakSignalNoiseRatio()], draw, 30)]
     trainer = build_trainer(
         folder, *callbacks, max_steps=max_steps, max_epochs=-1, enable_checkpointing=True, check_val_every_n_epoch=None,
-        val_check_interval=3,
+        val_check_interval=2,
     )  # fmt: skip
     trainer.__class__ = type("Planned", (type(trainer),), {"estimated_stepping_batches": 6})
     trainer.fit(method, datamodule=Pictures(), ckpt_path=ckpt_path)
@@ -169,24 +173,20 @@ def read_state(folder):
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
-def test_three_and_three_steps_are_six_codebook_and_all(fitted, tmp_path):
+def test_two_and_four_steps_are_six_codebook_and_all(fitted, tmp_path):
     folder, method, _ = fitted
-    fit(tmp_path / "first", 3)
+    fit(tmp_path / "first", 2)
     second, _ = fit(tmp_path / "second", 6, tmp_path / "first" / "checkpoints" / "last.ckpt")
     assert all(torch.equal(value, weights(second)[name]) for name, value in weights(method).items())
     assert all(torch.equal(value, read_state(folder)[name]) for name, value in second.state_dict().items())
 
 
 def test_pictures_show_both_and_the_table_measures_them(fitted):
-    from torchvision.io import read_image
-
     folder, method, trainer = fitted
     (*_, last) = sorted((folder / "samples").glob("*.png"))
-    picture = read_image(str(last))
-    assert picture.shape[2] > 1.8 * picture.shape[1], "ten columns of pairs, one row"
+    with Image.open(last) as picture:
+        assert picture.width > 15 * picture.height, "a row of ten pairs"
     trainer.test(method, datamodule=Pictures(), verbose=False)
-    import json
-
     figures = json.loads((folder / "metrics.json").read_text())["psnr[image]"]
     assert figures["rebuilt"]["made"]["num_codes"] == 16
     image = Pictures().columns("test")["image"]
@@ -196,10 +196,6 @@ def test_pictures_show_both_and_the_table_measures_them(fitted):
 
 
 def test_music_is_written_with_what_it_was_made_from(tmp_path):
-    import wave
-
-    from mmdiffusion.callbacks.samples import shown, write_samples
-
     method, batch = build(spec=MUSIC, modality="music").eval(), clips()
     write_samples(shown(method.sample({"music": batch["music"]}, seeds=range(4))), tmp_path, "", method)
     with wave.open(str(tmp_path / "00003.wav")) as file:

@@ -13,7 +13,7 @@ from mmdiffusion.callbacks.draws import Draw, check_draws, conditions, draw_samp
 from mmdiffusion.codecs import SymbolicMusic, write_midi, write_wav
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.methods.base import Method
-from mmdiffusion.types import Batch
+from mmdiffusion.types import Batch, LabelSpec
 
 GRID_PIXELS = 640
 """Side of a picture of many samples, at most."""
@@ -24,7 +24,7 @@ class LogSamples(Callback):
 
     Pictures come in grids: with a given label one column a class, with a drawn label sorted by it. Music comes as
     `.wav` and, where the method's codec knows notes, as `.mid`. A reconstruction stands after what it was made from: to
-    its right, or later in the same sound.
+    its right, or later in the same sound. Captions that samples were drawn for are written beside them.
 
     Args:
         draws: Kinds of samples by name: what is given, the rest is drawn.
@@ -87,8 +87,11 @@ class LogSamples(Callback):
             batches = [shown(batch) for batch in drawn]
             stem = f"step-{trainer.global_step:06d}-{name}"
             if "image" in batches[0]:
-                columns = getattr(data.spec.get("label"), "num_classes", 10)
+                label = data.spec.get("label")
+                columns = label.num_classes if "label" in batches[0] and isinstance(label, LabelSpec) else 10
                 save_grid(batches, folder / f"{stem}.png", columns, "label" in given)
+                if "caption" in given:
+                    (folder / f"{stem}.txt").write_text("".join(f"{caption}\n" for caption in given["caption"]))
             else:
                 for batch in batches:
                     write_samples(batch, folder, f"{stem}-", method)
@@ -124,6 +127,8 @@ def write_samples(batch: Batch, folder: Path, prefix: str, method: Method) -> No
             write_wav(folder / f"{stem}.wav", music[i], rate)
         if isinstance(music, Tensor) and isinstance(codec, SymbolicMusic):
             write_midi(folder / f"{stem}.mid", codec.notes(batch["tokens"][i : i + 1])[0])  # pyright: ignore
+        if "caption" in batch:
+            (folder / f"{stem}.txt").write_text(f"{batch['caption'][i]}\n")
 
 
 def save_grid(batches: list[Batch], path: Path, columns: int, is_ordered: bool) -> None:

@@ -11,8 +11,9 @@ from torchvision.transforms.functional import pil_to_tensor
 from mmdiffusion.callbacks import EMA, Draw, LogSamples
 from mmdiffusion.callbacks.samples import write_samples
 from mmdiffusion.codecs import SymbolicMusic
-from mmdiffusion.data import Dance
-from tests.helpers import Oracle, Pictures, PixelJudge, build_trainer
+from mmdiffusion.data import Dance, Digits
+from mmdiffusion.data.digits import NAMES
+from tests.helpers import Oracle, Pictures, PixelJudge, build_trainer, picture
 
 DRAWS = {"conditional": Draw(["label"]), "joint": Draw([])}
 ZOOM = 8
@@ -122,6 +123,32 @@ def test_music_comes_as_sound_and_notes(tmp_path):
     assert torch.equal(Player.codec.codec.encode(notes), tokens)
     with wave.open(str(tmp_path / f"{stems[0]}.wav")) as file:
         assert (file.getframerate(), file.getnframes(), file.getnchannels()) == (22050, 44100, 1)
+
+
+class Reader(Oracle):
+    """Draws for captions: a sample shows the label that its caption names."""
+
+    def __init__(self):
+        super().__init__()
+        self.givable, self.drawable, self.makes = ("caption",), ("image",), ("image",)
+
+    def sample(self, condition, *, seeds, drawn=None, steps=None, guidance=None):
+        label = torch.tensor([NAMES.index(caption.split()[-1]) for caption in condition["caption"]])
+        return {**condition, "image": picture(label), "index": torch.tensor(seeds)}
+
+
+def test_captions_are_written_beside_what_was_drawn_for_them(tmp_path):
+    callback = LogSamples({"read": Draw(["caption"])}, num_samples=15)
+    trainer = build_trainer(tmp_path, callback, max_steps=1, limit_val_batches=0)
+    trainer.fit(Reader(), datamodule=Digits(batch_size=8))
+    trainer.predict(Reader(), datamodule=Digits(eval_batch_size=4), return_predictions=False)
+    (grid,) = (tmp_path / "samples").glob("*.png")
+    captions = grid.with_suffix(".txt").read_text().splitlines()
+    assert captions == Digits().columns("test")["caption"][:15]
+    read = PixelJudge().predict(cells(grid)).tolist()[:15]
+    assert [NAMES[label] for label in read] == [caption.split()[-1] for caption in captions]
+    assert (tmp_path / "samples" / "predict" / "00007.txt").read_text() == captions[7] + "\n"
+    assert (tmp_path / "samples" / "predict" / "00007.png").exists()
 
 
 def test_white_and_black_stay_white_and_black(folder):

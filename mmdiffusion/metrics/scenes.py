@@ -186,18 +186,18 @@ class CaptionAccuracy(Accuracy):
 
     Args:
         part: The attribute that is compared; "all" for all four at once.
+        entry: Name of the batch entry that is read: "image", or "reconstruction" to judge a first stage.
 
     Raises:
         ValueError: if `part` is another.
     """
 
-    inputs = ("image", "reference_attributes")
-
-    def __init__(self, part: Part = "all") -> None:
+    def __init__(self, part: Part = "all", entry: str = "image") -> None:
         super().__init__()
         if part not in PARTS:
             raise ValueError(f"part is {part!r}: expected one of {', '.join(PARTS)}")
         self.part: Part = part
+        self.inputs = (entry, "reference_attributes")
         self.reader: SceneReader | None = None
 
     def name(self) -> str:
@@ -207,7 +207,7 @@ class CaptionAccuracy(Accuracy):
     def protocol(self) -> dict[str, str | int | float]:
         """Reader, what was compared, and the count behind the last value."""
         reader = "none" if self.reader is None else self.reader.signature()
-        return {"reader": reader, "part": self.part, "num_samples": self.num_samples}
+        return {"reader": reader, "part": self.part, "entry": self.inputs[0], "num_samples": self.num_samples}
 
     def describe(self, spec: DataSpec) -> None:
         """Tell the reader what there is to read.

@@ -182,7 +182,8 @@ def test_names_and_protocol(shapes):
     metric.update(pictures([RED_CIRCLE, NONE]), torch.tensor([[RED_CIRCLE, NONE]]))
     metric.compute()
     protocol = metric.protocol()
-    assert (protocol["num_samples"], protocol["part"]) == (1, "colour")
+    assert (protocol["num_samples"], protocol["part"], protocol["entry"]) == (1, "colour", "image")
+    assert CaptionAccuracy(entry="reconstruction").inputs == ("reconstruction", "reference_attributes")
     assert "scene-reader: nearest palette colour" in str(protocol["reader"])
 
 

@@ -130,5 +130,5 @@ def test_ddp_and_the_optimizer_see_nothing_of_it(tmp_path):
 
 
 def test_tokens_are_checked():
-    with pytest.raises(ValueError, match="tokens has 2: expected 0 to 1"):
+    with pytest.raises(ValueError, match="tokens has 2, outside the codebook: expected 0 to 1"):
         Signs(SPEC).decode(torch.full((1, 4, 4), 2))

@@ -30,7 +30,7 @@ class Quantiser(nn.Module):
         from vector_quantize_pytorch import VectorQuantize  # a second or two, for those who use it
 
         super().__init__()
-        self.library = VectorQuantize(
+        self.lookup = VectorQuantize(
             code_width,
             num_codes,
             decay=decay,
@@ -38,8 +38,8 @@ class Quantiser(nn.Module):
             sync_codebook=False,
             rotation_trick=False,
         )
-        assert {"all_reduce_fn", "replace_sample_fn"} <= vars(self.library._codebook).keys(), "another version of it"
-        self.library._codebook.all_reduce_fn = add_over_processes
+        assert {"all_reduce_fn", "replace_sample_fn"} <= vars(self.lookup._codebook).keys(), "another version of it"
+        self.lookup._codebook.all_reduce_fn = add_over_processes
 
     def forward(
         self,
@@ -59,8 +59,8 @@ class Quantiser(nn.Module):
             if self.training:
                 assert generator is not None, "a codebook that trains draws: give it the step's generator"
                 draw = partial(draw_over_processes, generator=generator)
-                self.library._codebook.replace_sample_fn = draw  # pyright: ignore[reportAttributeAccessIssue]
-                return self.library(encodings)
+                self.lookup._codebook.replace_sample_fn = draw  # pyright: ignore[reportAttributeAccessIssue]
+                return self.lookup(encodings)
             tokens = self.tokens(encodings)
             codes = self.codes(tokens)
             return codes, tokens, F.mse_loss(encodings, codes)
@@ -68,11 +68,11 @@ class Quantiser(nn.Module):
     def tokens(self, encodings: Float[Tensor, "b n d"]) -> Int[Tensor, "b n"]:
         """Number of the nearest code, in float32; changes nothing."""
         with torch.autocast(encodings.device.type, enabled=False):
-            return torch.cdist(encodings.float(), self.library.codebook.expand(len(encodings), -1, -1)).argmin(-1)
+            return torch.cdist(encodings.float(), self.lookup.codebook.expand(len(encodings), -1, -1)).argmin(-1)
 
     def codes(self, tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
         """The codes themselves."""
-        return self.library.codebook[tokens]
+        return self.lookup.codebook[tokens]
 
 
 def num_processes() -> int:

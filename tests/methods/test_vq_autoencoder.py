@@ -84,7 +84,7 @@ def test_a_step_repeats_with_its_generator():
     for seed in (0, 0, 1):
         method = build().train()
         method.losses(build_batch(), generator(seed))
-        books.append(method.network.quantiser.library.codebook.clone())
+        books.append(method.network.quantiser.lookup.codebook.clone())
     assert torch.equal(books[0], books[1])
     assert not torch.equal(books[0], books[2])
 

@@ -44,5 +44,5 @@ def test_uses_of_both_processes_are_counted(tmp_path):
     assert done.returncode == 0, done.stderr
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     kept, seen = DECAY**STEPS, 2 * BATCH * 16
-    total = state["network.quantiser.library._codebook.cluster_size"].sum().item()
+    total = state["network.quantiser.lookup._codebook.cluster_size"].sum().item()
     assert total == pytest.approx(kept * CODES + (1 - kept) * seen, rel=1e-5)

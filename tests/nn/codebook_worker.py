@@ -22,8 +22,8 @@ def build(num_codes=6, revive_below=0.0, decay=0.9):
         quantiser = Quantiser(num_codes, 3, decay, revive_below)
     book = torch.randn(num_codes, 3, generator=generator(7))
     with torch.no_grad():
-        quantiser.library.codebook = book
-        quantiser.library._codebook.embed_avg.copy_(book[None])
+        quantiser.lookup.codebook = book
+        quantiser.lookup._codebook.embed_avg.copy_(book[None])
     return quantiser
 
 

@@ -21,7 +21,7 @@ def state(quantiser):
 
 def test_tokens_are_the_nearest_codes_by_brute_force():
     quantiser, x = build(), encodings()
-    book = quantiser.library.codebook
+    book = quantiser.lookup.codebook
     expected = [[min(range(6), key=lambda k: float((v - book[k]).square().sum())) for v in row] for row in x]
     assert quantiser.tokens(x).tolist() == expected
     codes, tokens, commitment = quantiser.eval()(x)
@@ -41,12 +41,12 @@ def test_a_step_moves_each_code_to_the_running_mean_of_its_encodings():
     """N <- 0.9 N + 0.1 n, m <- 0.9 m + 0.1 sum, code = m / N (van den Oord et al. 2017, App. A.1)."""
     quantiser, x = build(), encodings()
     tokens = quantiser.tokens(x).flatten()
-    book = quantiser.library.codebook.clone()
+    book = quantiser.lookup.codebook.clone()
     quantiser.train()(x, generator())
     for k in range(6):
         mine = x.flatten(0, 1)[tokens == k]
         size, total = 0.9 + 0.1 * len(mine), 0.9 * book[k] + 0.1 * mine.sum(0)
-        torch.testing.assert_close(quantiser.library.codebook[k], total / size, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(quantiser.lookup.codebook[k], total / size, rtol=1e-3, atol=1e-4)
 
 
 def test_evaluation_changes_nothing():
@@ -69,9 +69,9 @@ def test_a_code_out_of_use_starts_again_at_an_encoding():
     quantiser, x = build(revive_below=0.95), encodings()
     with torch.no_grad():
         for name in ("embed", "embed_avg"):
-            quantiser.state_dict()[f"library._codebook.{name}"][:, 2] = 100.0
+            quantiser.state_dict()[f"lookup._codebook.{name}"][:, 2] = 100.0
     quantiser.train()(x, generator())
-    code = quantiser.library.codebook[2]
+    code = quantiser.lookup.codebook[2]
     assert ((x.flatten(0, 1) - code).abs().amax(1) < 1e-6).any()
 
 
@@ -79,7 +79,7 @@ def test_draws_come_from_the_generator_alone():
     def trained(seed):
         quantiser, x = build(64, revive_below=1.0), encodings()
         quantiser.train()(x, generator(seed))
-        return quantiser.library.codebook
+        return quantiser.lookup.codebook
 
     before = torch.get_rng_state()
     assert torch.equal(trained(0), trained(0))
@@ -137,7 +137,7 @@ def test_two_processes_learn_what_one_learns(together):
 
 def test_codes_start_again_at_the_batches_of_both_in_turn(together):
     """Above any use, every code of every step starts again."""
-    book = together[0][1]["library._codebook.embed"][0]
+    book = together[0][1]["lookup._codebook.embed"][0]
     for rank in range(2):
         own = encodings(seed=2)[2 * rank : 2 * rank + 2].flatten(0, 1)
         is_own = ((own[:, None] - book).abs().amax(-1) < 1e-6).any(0)

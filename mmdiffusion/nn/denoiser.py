@@ -1,7 +1,7 @@
 """The denoiser every method stands on: an hourglass transformer over a 1-D or 2-D grid of tokens."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple, cast
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdiffusion.nn.layers import Block, Rotation, TimeEmbedding, modulate, rotary_angles, zero_init
+from mmdiffusion.nn.text_stream import Direction, Reading, Remembered, TextStream
 from mmdiffusion.types import Condition
 
 Grid = Float[Tensor, "b *grid d"]
@@ -39,28 +40,13 @@ class Denoised(NamedTuple):
         prediction: Channels last, shaped as the input grid; `None` when the pass stopped early (`until`).
         taps: Features by name, channels last: `down.0`, ..., `mid`, ..., `up.0`.
         query: The query tokens after the middle; `None` where none were given.
+        memory: What the blocks down to the middle saw of the input, for `TextStream.read`.
     """
 
     prediction: Grid | None
     taps: dict[str, Grid]
     query: Float[Tensor, "b q d"] | None
-
-
-class QueryStream(nn.Module):
-    """Weights of query tokens' own: their time, their way into each level and out of the middle.
-
-    Args:
-        query_width: Width of the query tokens.
-        levels: Levels of the denoiser.
-        embedding_width: Width of the vector that modulates every block.
-    """
-
-    def __init__(self, query_width: int, levels: list[Level], embedding_width: int) -> None:
-        super().__init__()
-        widths = [query_width, *(level.width for level in levels)]
-        self.time = TimeEmbedding(embedding_width)
-        self.enter = nn.ModuleList(nn.Linear(outer, inner) for outer, inner in pairwise(widths))
-        self.out = nn.Linear(widths[-1], query_width)
+    memory: Sequence[Remembered] = ()
 
 
 class Denoiser(nn.Module):
@@ -78,6 +64,7 @@ class Denoiser(nn.Module):
         context_width: Width of `condition.tokens`; `None` for no cross-attention.
         levels: From the finest to the middle.
         query_width: Width of query tokens; `None` when there are none.
+        query_direction: Whether the input sees the query ("two_way") or not ("one_way"); see `TextStream`.
         num_times: Times per sample: one, or one per modality. A query has one more, the last.
         embedding_width: Width of the vector that modulates every block.
         positions: Rotary angles in every attention, or one learned vector per token at the input.
@@ -92,6 +79,7 @@ class Denoiser(nn.Module):
         context_width: int | None,
         levels: list[Level],
         query_width: int | None = None,
+        query_direction: Direction = "two_way",
         num_times: int = 1,
         embedding_width: int = 256,
         positions: Literal["rotary", "learned"] = "rotary",
@@ -127,7 +115,8 @@ class Denoiser(nn.Module):
         self.out_modulation = zero_init(nn.Linear(embedding_width, 2 * finest))
         self.out = zero_init(nn.Linear(finest, out_channels))
 
-        self.stream = None if query_width is None else QueryStream(query_width, levels, embedding_width)
+        widths = [level.width for level in levels for _ in range(level.depth)]
+        self.stream = None if query_width is None else TextStream(query_width, widths, query_direction)
 
     def forward(
         self,
@@ -151,39 +140,41 @@ class Denoiser(nn.Module):
             ValueError: if the inputs do not fit the constructor, or `until` names no tap.
         """
         self._check(tokens, time, condition, query, until)
-        vector, query_vector = self._vectors(time, condition, query)
-        taps: dict[str, Tensor] = {}
+        columns = time[:, None] if time.ndim == 1 else time
+        vector = self._vector(columns, condition)
         x = self.embed(tokens)
         if self.position is not None:
             x = x + self.position
-        carried = query
+        stream, reading = self.stream, None
+        if query is not None and stream is not None and stream.direction == "two_way":
+            reading = Reading(stream, query, columns[:, -1])
+        memory: list[Remembered] = []
+        taps: dict[str, Tensor] = {}
 
-        for i, blocks in enumerate(cast(list[nn.ModuleList], [*self.down, self.middle])):
+        for i, blocks in enumerate([*self.down, self.middle]):
             if i > 0:
                 x = self.merge[i - 1](merge_tokens(x))
-            if self.stream is not None and carried is not None:
-                carried = self.stream.enter[i](carried)
-            x, carried = self._run(blocks, i, x, vector, condition, carried, query_vector)
+            x = self._run(blocks, i, x, vector, condition, memory, reading)
             name = "mid" if i == len(self.down) else f"down.{i}"
             taps[name] = x
             if until == name != "mid":
-                return Denoised(None, taps, None)
-        if self.stream is not None and carried is not None:
-            carried = self.stream.out(carried)
+                return Denoised(None, taps, None, memory)
+        answer = None if reading is None else reading.hidden
+        if query is not None and stream is not None and reading is None:
+            answer = stream.read(query, columns[:, -1], memory)
         if until == "mid":
-            return Denoised(None, taps, carried)
+            return Denoised(None, taps, answer, memory)
 
         for i in reversed(range(len(self.down))):
-            x = torch.lerp(
-                taps[f"down.{i}"].to(x.dtype), split_tokens(self.split[i](x), len(self.grid)), self._mix(i, x)
-            )
-            x, _ = self._run(cast(nn.ModuleList, self.up[i]), i, x, vector, condition, None, None)
+            fine = split_tokens(self.split[i](x), len(self.grid))
+            x = torch.lerp(taps[f"down.{i}"].to(fine.dtype), fine, self.skip[i].to(fine.dtype))
+            x = self._run(self.up[i], i, x, vector, condition)
             taps[f"up.{i}"] = x
             if until == f"up.{i}":
-                return Denoised(None, taps, carried)
+                return Denoised(None, taps, answer, memory)
 
         shift, scale = self.out_modulation(vector).reshape(len(x), *[1] * len(self.grid), -1).chunk(2, dim=-1)
-        return Denoised(self.out(modulate(x, shift, scale)), taps, carried)
+        return Denoised(self.out(modulate(x, shift, scale)), taps, answer, memory)
 
     @property
     def tap_names(self) -> list[str]:
@@ -218,35 +209,35 @@ class Denoiser(nn.Module):
 
     def _run(
         self,
-        blocks: Iterable[nn.Module],
+        blocks: nn.Module,
         level: int,
         x: Grid,
         vector: Tensor,
         condition: Condition,
-        query: Tensor | None,
-        query_vector: Tensor | None,
-    ) -> tuple[Grid, Tensor | None]:
-        grid = x.shape[1:-1]
+        memory: list[Remembered] | None = None,
+        reading: Reading | None = None,
+    ) -> Grid:
+        grid, rotation = x.shape[1:-1], self._rotation(level)
         x = x.flatten(1, -2)
-        for block in blocks:
-            x, query = block(x, vector, self._rotation(level), condition.tokens, condition.mask, query, query_vector)
-        return x.unflatten(1, grid), query
+        for block in cast(Iterable[Block], blocks):
+            asked = None if reading is None else reading.ask(block.attention)
+            beside = None if asked is None else asked.seen
+            x, seen = block(x, vector, rotation, condition.tokens, condition.mask, beside)
+            remembered = Remembered(block.attention, seen)
+            if memory is not None:
+                memory.append(remembered)
+            if reading is not None and asked is not None:
+                reading.answer(asked, remembered)
+        return x.unflatten(1, grid)
 
     def _rotation(self, level: int) -> Rotation | None:
         return (self.get_buffer(f"cosine_{level}"), self.get_buffer(f"sine_{level}")) if self.rotary else None
 
-    def _mix(self, level: int, like: Tensor) -> Tensor:
-        return self.skip[level].to(like.dtype)
-
-    def _vectors(self, time: Tensor, condition: Condition, query: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        columns = time[:, None] if time.ndim == 1 else time
+    def _vector(self, columns: Float[Tensor, "b m"], condition: Condition) -> Tensor:
         vector = sum((embed(columns[:, i]) for i, embed in enumerate(self.times)), start=torch.zeros(()))
         if self.vector is not None:
             vector = vector + self.vector(condition.vector)
-        query_vector = None
-        if query is not None and self.stream is not None:
-            query_vector = nn.functional.silu(self.stream.time(columns[:, -1]))
-        return nn.functional.silu(vector), query_vector
+        return nn.functional.silu(vector)
 
     def _check(
         self,

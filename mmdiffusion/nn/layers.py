@@ -1,6 +1,7 @@
 """Layers of the denoiser: time features, rotary positions, attention, feed-forward, adaptive normalisation."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,6 +12,26 @@ Tokens = Float[Tensor, "b n d"]
 Vector = Float[Tensor, "b e"]
 Rotation = tuple[Float[Tensor, "g a"], Float[Tensor, "g a"]]
 """Cosines and sines of the rotary angles of each token."""
+Heads = Float[Tensor, "b n heads e"]
+
+
+class KeysValues(NamedTuple):
+    """What other tokens see of some tokens, in every head.
+
+    Attributes:
+        keys: Normalised and turned.
+        values: As they are.
+    """
+
+    keys: Heads
+    values: Heads
+
+
+def join(first: KeysValues, second: KeysValues | None) -> KeysValues:
+    """Tokens and further tokens beside them, where there are any."""
+    if second is None:
+        return first
+    return KeysValues(*(torch.cat(parts, dim=1) for parts in zip(first, second, strict=True)))
 
 
 def zero_init(layer: nn.Linear) -> nn.Linear:
@@ -65,14 +86,12 @@ def rotate(x: Float[Tensor, "*b n heads d"], rotation: Rotation) -> Float[Tensor
     """Turn channel i of each head with channel i + d/2 by the token's angles.
 
     Args:
-        x: Queries or keys. Tokens beyond those of the rotation (a text query) have no position and stay.
-        rotation: Cosines and sines of the first tokens.
+        x: Queries or keys.
+        rotation: Cosines and sines of the tokens.
     """
     cosine, sine = (part[:, None].to(x.dtype) for part in rotation)
-    turned, rest = x.split([len(cosine), x.shape[-3] - len(cosine)], dim=-3)
-    first, second = turned.chunk(2, dim=-1)
-    turned = torch.addcmul(turned * cosine, torch.cat([-second, first], dim=-1), sine)
-    return torch.cat([turned, rest], dim=-3) if rest.shape[-3] else turned
+    first, second = x.chunk(2, dim=-1)
+    return torch.addcmul(x * cosine, torch.cat([-second, first], dim=-1), sine)
 
 
 class SelfAttention(nn.Module):
@@ -96,20 +115,45 @@ class SelfAttention(nn.Module):
         self,
         x: Tokens,
         rotation: Rotation | None = None,
-        mask: Bool[Tensor, "b n"] | None = None,
-    ) -> Tokens:
+        mask: Bool[Tensor, "b m"] | None = None,
+        beside: KeysValues | None = None,
+    ) -> tuple[Tokens, KeysValues]:
         """Mix tokens.
 
         Args:
             x: Tokens.
             rotation: Rotary angles; `None` for no positions.
             mask: True where a token is seen by the others; `None` for all.
+            beside: Keys and values of further tokens that these see, and are not seen by.
+
+        Returns:
+            The mixed tokens; and their keys and values, for others to see.
+        """
+        queries, seen = self.heads(x, rotation)
+        return self.mix(queries, join(seen, beside), mask), seen
+
+    def heads(self, x: Tokens, rotation: Rotation | None = None) -> tuple[Heads, KeysValues]:
+        """Queries, keys and values of every head.
+
+        Args:
+            x: Tokens.
+            rotation: Rotary angles; `None` for no positions.
         """
         projected = self.project(x).unflatten(-1, (3, self.num_heads, -1)).movedim(2, 0)
         queries_keys, values = normalise(projected[:2], self.scale), projected[2]
         if rotation is not None:
             queries_keys = rotate(queries_keys, rotation)
-        return self.out(attend(queries_keys[0], queries_keys[1], values, mask))
+        return queries_keys[0], KeysValues(queries_keys[1], values)
+
+    def mix(self, queries: Heads, seen: KeysValues, mask: Bool[Tensor, "b m"] | None = None) -> Tokens:
+        """What queries make of the tokens they see.
+
+        Args:
+            queries: Of every head.
+            seen: Keys and values of the tokens that are seen.
+            mask: True where one counts; `None` counts all.
+        """
+        return self.out(attend(queries, seen.keys, seen.values, mask))
 
 
 class CrossAttention(nn.Module):
@@ -229,10 +273,9 @@ class Block(nn.Module):
         rotation: Rotation | None,
         context: Float[Tensor, "b m c"] | None = None,
         mask: Bool[Tensor, "b m"] | None = None,
-        query: Float[Tensor, "b q d"] | None = None,
-        query_vector: Vector | None = None,
-    ) -> tuple[Tokens, Float[Tensor, "b q d"] | None]:
-        """Run the block over image tokens and, beside them, query tokens with a time of their own.
+        beside: KeysValues | None = None,
+    ) -> tuple[Tokens, KeysValues]:
+        """Run the block.
 
         Args:
             x: Tokens of the grid.
@@ -240,25 +283,51 @@ class Block(nn.Module):
             rotation: Rotary angles of the grid, or `None`.
             context: Context tokens for the cross-attention.
             mask: True where a context token counts.
-            query: Query tokens, which join the attention without position.
-            query_vector: Modulates them.
+            beside: Keys and values of further tokens that join the attention, such as a text query's.
+
+        Returns:
+            The tokens; and what others can see of them in this block's attention.
         """
-        streams = [x] if query is None else [x, query]
-        vectors = [vector] if query is None else [vector, query_vector]
-        chunks = [self.modulation(v)[:, None].chunk(6, dim=-1) for v in vectors]
-        lengths = [stream.shape[1] for stream in streams]
-
-        normed = [modulate(stream, c[0], c[1]) for stream, c in zip(streams, chunks, strict=True)]
-        mixed = self.attention(join(normed), rotation).split(lengths, dim=1)
-        streams = [torch.addcmul(s, c[2], m) for s, c, m in zip(streams, chunks, mixed, strict=True)]
+        shift, scale, gate, *second = self.modulation(vector)[:, None].chunk(6, dim=-1)
+        mixed, seen = self.attention(modulate(x, shift, scale), rotation, beside=beside)
+        x = torch.addcmul(x, gate, mixed)
         if self.cross is not None:
-            streams[0] = streams[0] + self.cross(self.cross_norm(streams[0]), context, mask)
-        normed = [modulate(stream, c[3], c[4]) for stream, c in zip(streams, chunks, strict=True)]
-        mixed = self.feed_forward(join(normed)).split(lengths, dim=1)
-        streams = [torch.addcmul(s, c[5], m) for s, c, m in zip(streams, chunks, mixed, strict=True)]
-        return streams[0], streams[1] if query is not None else None
+            x = x + self.cross(self.cross_norm(x), context, mask)
+        shift, scale, gate = second
+        return torch.addcmul(x, gate, self.feed_forward(modulate(x, shift, scale))), seen
 
 
-def join(streams: list[Float[Tensor, "b _ d"]]) -> Tokens:
-    """Streams one after the other along the tokens; a single stream is not copied."""
-    return torch.cat(streams, dim=1) if len(streams) > 1 else streams[0]
+class Layer(nn.Module):
+    """Transformer layer without time: attention, then a feed-forward network, each normalised first and added.
+
+    Args:
+        width: Width of the tokens, a multiple of `num_heads`.
+        num_heads: Number of heads.
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = SelfAttention(width, num_heads)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width)
+
+    def forward(
+        self,
+        x: Tokens,
+        mask: Bool[Tensor, "b n"] | None = None,
+        beside: KeysValues | None = None,
+    ) -> tuple[Tokens, KeysValues]:
+        """Tokens that have seen each other.
+
+        Args:
+            x: Tokens.
+            mask: True where a token counts; `None` counts all.
+            beside: Keys and values of further tokens that these see.
+
+        Returns:
+            The tokens; and what others can see of them in this layer.
+        """
+        mixed, seen = self.attention(self.attention_norm(x), mask=mask, beside=beside)
+        x = x + mixed
+        return x + self.feed_forward(self.feed_forward_norm(x)), seen

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmdiffusion.nn.conditioners import Conditioner
-from mmdiffusion.nn.layers import FeedForward, SelfAttention
+from mmdiffusion.nn.layers import Layer
 from mmdiffusion.types import Batch, Condition, DataSpec, TextSpec
 
 _PADDING = 0
@@ -43,7 +43,7 @@ class WordConditioner(Conditioner):
         self.numbers = {word: number for number, word in enumerate(self.text.vocabulary, start=_PADDING + 1)}
         self.words = nn.Embedding(len(self.numbers) + 1, width, padding_idx=_PADDING)
         self.positions = nn.Parameter(0.02 * torch.randn(self.text.max_words, width))
-        self.blocks = nn.ModuleList(WordBlock(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(Layer(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.summary = nn.Linear(width, vector_width)
         self.null_token = nn.Parameter(0.02 * torch.randn(width))
@@ -73,7 +73,7 @@ class WordConditioner(Conditioner):
         ids, mask = (part.to(self.null_token.device) for part in self.tokenize(captions))
         x = self.words(ids) + self.positions
         for block in self.blocks:
-            x = block(x, mask)
+            x, _ = block(x, mask)
         tokens = self.norm(x)
         parts = (self.summary(mean_word(tokens, mask)), tokens, mask)
         if is_dropped is None:
@@ -101,32 +101,6 @@ class WordConditioner(Conditioner):
                     f"caption {caption!r} has the word {word!r}: expected some of {', '.join(self.numbers)}"
                 )
         return [self.numbers[word] for word in words] + [_PADDING] * (longest - len(words))
-
-
-class WordBlock(nn.Module):
-    """Transformer layer: attention among the words, then a feed-forward network, each normalised first and added.
-
-    Args:
-        width: Width of the tokens, a multiple of `num_heads`.
-        num_heads: Number of heads.
-    """
-
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(width)
-        self.attention = SelfAttention(width, num_heads)
-        self.feed_forward_norm = nn.LayerNorm(width)
-        self.feed_forward = FeedForward(width)
-
-    def forward(self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
-        """Words that have seen the others of their caption.
-
-        Args:
-            x: Tokens.
-            mask: True where a word is.
-        """
-        x = x + self.attention(self.attention_norm(x), mask=mask)
-        return x + self.feed_forward(self.feed_forward_norm(x))
 
 
 def _column(values: Bool[Tensor, " b"], like: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdiffusion.nn.denoiser import Denoiser, Level, check_levels, merge_tokens, split_tokens
-from mmdiffusion.nn.layers import SelfAttention
+from mmdiffusion.nn.text_stream import QueryBlock
 from mmdiffusion.types import Condition
 
 ONE = [Level(16, 2, 2)]
@@ -197,9 +197,9 @@ def test_without_a_query_only_the_weights_of_the_query_get_no_gradient():
 
 TAPS = {"down.0": (8, 16), "down.1": (4, 24), "mid": (2, 32), "up.1": (4, 24), "up.0": (8, 16)}
 STAGES = {  # tap: the weights it is the first to use; those before it in `FIRST` are used by all
-    "down.0": ["stream.enter.0", "down.0"],
-    "down.1": ["merge.0", "stream.enter.1", "down.1"],
-    "mid": ["merge.1", "stream.enter.2", "middle", "stream.out"],
+    "down.0": ["stream.blocks.0", "down.0"],
+    "down.1": ["merge.0", "stream.blocks.1", "down.1"],
+    "mid": ["merge.1", "stream.blocks.2", "stream.blocks.3", "middle"],
     "up.1": ["split.1", "skip.1", "up.1"],
     "up.0": ["split.0", "skip.0", "up.0"],
 }
@@ -334,13 +334,14 @@ def test_no_query_comes_back_where_none_was_given():
     assert net(**inputs(net)).query is None
 
 
-def test_query_joins_the_way_down_and_the_middle_only():
-    net, lengths = fresh(query_width=QUERY), []
-    for module in net.modules():
-        if isinstance(module, SelfAttention):
-            module.register_forward_pre_hook(lambda _, given: lengths.append(given[0].shape[1]))
+def test_query_passes_each_block_of_the_way_down_and_the_middle_once():
+    net, passed = fresh(query_width=QUERY), []
+    for name, block in net.named_modules():
+        if isinstance(block, QueryBlock):
+            block.enter.register_forward_pre_hook(lambda *_, name=name: passed.append(name))
     net(**inputs(net, query=True))
-    assert lengths == [64 + 3, 16 + 3, 4 + 3, 4 + 3, 16, 64]
+    assert passed == [f"stream.blocks.{i}" for i in range(4)]
+    assert sum(level.depth for level in THREE) == 4
 
 
 def close_attention(net):

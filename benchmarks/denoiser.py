@@ -62,7 +62,7 @@ def plain_attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | N
 def training_step(variant: Variant) -> Callable[[], None]:
     """One training step on fixed random data, as a function to call."""
     torch.manual_seed(0)
-    denoiser = Denoiser(GRID, CHANNELS, CHANNELS, VECTOR, None, [Level(128, 6, 4)], positions="learned")
+    denoiser = Denoiser(GRID, CHANNELS, CHANNELS, VECTOR, None, None, [Level(128, 6, 4)], positions="learned")
     if variant.compiled:
         denoiser.compile()
     optimizer = torch.optim.AdamW(denoiser.parameters(), fused=variant.fused)

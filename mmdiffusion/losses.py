@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,6 +29,28 @@ def info_nce(
     return -F.log_softmax(-scores / temperature, dim=1)[:, 0]
 
 
+def symmetric_info_nce(
+    logits: Float[Tensor, "b all"],
+    logits_across: Float[Tensor, "b all"],
+    offset: int,
+    is_same: Bool[Tensor, "b all"],
+) -> Float[Tensor, " b"]:
+    """CLIP's loss of pairs: each image picks its text and each text its image, half each (arXiv 2103.00020, Fig. 3).
+
+    Args:
+        logits: Scaled similarities of this process's b images to all texts.
+        logits_across: Scaled similarities of its b texts to all images.
+        offset: Column of its first own pair.
+        is_same: True where the texts are the same: such pairs are no negatives, and are left out.
+    """
+    rows = torch.arange(len(logits), device=logits.device)
+    ignored = is_same.clone()
+    ignored[rows, rows + offset] = False
+    parts = (part.float().masked_fill(ignored, -torch.inf) for part in (logits, logits_across))
+    first, second = (F.cross_entropy(part, rows + offset, reduction="none") for part in parts)
+    return (first + second) / 2
+
+
 def linear_contrast(negatives: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
     """Minus the mean loss of the negatives: the form of CDCD's algorithm and of its public code.
 
@@ -39,6 +61,11 @@ def linear_contrast(negatives: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
         negatives: Losses of the false pairs, nats.
     """
     return -negatives.mean(dim=1)
+
+
+def mean_where(value: Shaped[Tensor, " b"], keep: Bool[Tensor, " b"]) -> Float[Tensor, ""]:
+    """Mean over the samples that count; 0 when there are none."""
+    return (value * keep).sum() / keep.sum().clamp(min=1)
 
 
 def spectral_distance(

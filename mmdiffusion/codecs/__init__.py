@@ -3,22 +3,32 @@
 from mmdiffusion.codecs.audio_files import write_midi, write_wav
 from mmdiffusion.codecs.audio_tokens import AudioTokens, DACTokens, EnCodecTokens
 from mmdiffusion.codecs.base import TokenCodec
+from mmdiffusion.codecs.clip import CLIPTower
 from mmdiffusion.codecs.frozen import FrozenCodec
 from mmdiffusion.codecs.image import GreyLevels
+from mmdiffusion.codecs.latents import AutoencoderKLLatents, LatentCodec, Pixels
 from mmdiffusion.codecs.learned import LearnedTokens
 from mmdiffusion.codecs.music import SymbolicCodec
 from mmdiffusion.codecs.symbolic import SymbolicMusic
+from mmdiffusion.codecs.text import HashTower, Text, TextTower
 from mmdiffusion.codecs.vq_model import VQModelTokens
 
 __all__ = [
     "AudioTokens",
+    "AutoencoderKLLatents",
+    "CLIPTower",
     "DACTokens",
     "EnCodecTokens",
     "FrozenCodec",
     "GreyLevels",
+    "HashTower",
+    "LatentCodec",
     "LearnedTokens",
+    "Pixels",
     "SymbolicCodec",
     "SymbolicMusic",
+    "Text",
+    "TextTower",
     "TokenCodec",
     "VQModelTokens",
     "write_midi",

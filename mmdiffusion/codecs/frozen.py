@@ -1,8 +1,8 @@
-"""A codec with weights, which belong to no model that uses it."""
+"""Trained networks as first stages, which belong to no model that uses them."""
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -12,11 +12,33 @@ from mmdiffusion.codecs.base import TokenCodec
 from mmdiffusion.types import TokenSpec
 
 
-class FrozenCodec(TokenCodec):
-    """A trained network as a codec: always in evaluation mode, and never cast by the precision of the model around it.
+class FrozenNetwork(nn.Module):
+    """Holds a trained network that is no submodule: always in evaluation mode, and never cast by a trainer's precision.
 
-    The network is no submodule: state dicts, averages, optimizers, gradients and process groups do not know of it. It
-    moves with the codec, to another device or another type.
+    State dicts, averages, optimizers, gradients and process groups do not know of it. It moves with its holder, to
+    another device or another type.
+    """
+
+    network: Any
+
+    def hold(self, network: nn.Module) -> None:
+        """Freeze a network and keep it."""
+        object.__setattr__(self, "network", network.requires_grad_(False).eval())  # past the register of submodules
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the network's weights."""
+        return next(self.network.parameters()).dtype
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Take the network along: every move of a module, and of the model it is part of, comes by here."""
+        super()._apply(fn, recurse)
+        self.network._apply(fn, recurse)
+        return self
+
+
+class FrozenCodec(FrozenNetwork, TokenCodec):
+    """A trained network as a codec of tokens.
 
     Args:
         network: What encodes and decodes.
@@ -24,11 +46,9 @@ class FrozenCodec(TokenCodec):
         source: Entry of a batch that is encoded, and made again.
     """
 
-    network: Any
-
     def __init__(self, network: nn.Module, latent: TokenSpec, source: str) -> None:
         super().__init__(latent, source)
-        object.__setattr__(self, "network", network.requires_grad_(False).eval())  # past the register of submodules
+        self.hold(network)
 
     @abstractmethod
     def to_tokens(self, data: Float[Tensor, "b ..."]) -> Int[Tensor, "b *grid"]:
@@ -62,14 +82,3 @@ class FrozenCodec(TokenCodec):
         self.check(tokens)
         with torch.autocast(tokens.device.type, enabled=False):
             return self.to_data(tokens).float().clamp(-1, 1)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the network's weights."""
-        return next(self.network.parameters()).dtype
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FrozenCodec":
-        """Take the network along: every move of a module, and of the model it is part of, comes by here."""
-        super()._apply(fn, recurse)
-        self.network._apply(fn, recurse)
-        return self

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule
@@ -11,12 +11,26 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from mmdiffusion.seeding import step_generator
 from mmdiffusion.types import Batch
+
+
+class ParameterGroup(NamedTuple):
+    """Parameters that train alike.
+
+    Attributes:
+        parameters: The parameters.
+        rate: Their learning rate, as a multiple of the optimizer's.
+        decays: Whether the optimizer's weight decay acts on them.
+    """
+
+    parameters: list[nn.Parameter]
+    rate: float = 1.0
+    decays: bool = True
 
 
 class Method(LightningModule, ABC):
@@ -147,9 +161,17 @@ class Method(LightningModule, ABC):
         seeds = [int(index) for index in batch["index"]]
         return self.sample({name: batch[name] for name in self.givable}, seeds=seeds)
 
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """What trains, in groups with settings of their own."""
+        return [ParameterGroup([p for p in self.parameters() if p.requires_grad])]
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over everything that trains, with its schedule by step."""
-        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        groups = self.parameter_groups()
+        optimizer = self.make_optimizer([{"params": group.parameters} for group in groups])
+        for made, group in zip(optimizer.param_groups, groups, strict=True):
+            made["lr"] *= group.rate
+            made["weight_decay"] *= group.decays
         num_steps = int(self.trainer.estimated_stepping_batches)
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, self.warmup_steps, num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -23,7 +23,7 @@ from mmdiffusion.diffusion.discrete_samplers import TokenSampler
 from mmdiffusion.diffusion.discrete_schedules import TokenSchedule
 from mmdiffusion.diffusion.importance import ImportanceTimes
 from mmdiffusion.methods.base import Method
-from mmdiffusion.methods.checks import check_request, check_sharpening
+from mmdiffusion.methods.checks import check_counts, check_request, check_sharpening, check_trained
 from mmdiffusion.methods.contrast import Contrast, minus
 from mmdiffusion.methods.negatives import Negatives
 from mmdiffusion.nn.conditioners import Conditioner
@@ -66,7 +66,7 @@ class CDCD(Method):
         spec: DataSpec,
         codec: Callable[[DataSpec], TokenCodec],
         conditioner: Callable[[DataSpec], Conditioner],
-        denoiser: Callable[[tuple[int, ...], int, int, int | None, int | None], Denoiser],
+        denoiser: Callable[[tuple[int, ...], int, int, int | None, int | None, None], Denoiser],
         schedule: TokenSchedule,
         sampler: TokenSampler,
         contrasts: Sequence[Contrast] = (),
@@ -109,7 +109,7 @@ class CDCD(Method):
         length = torch.Size(self.grid).numel()
         if is_aligned:
             aligned(encoder.null(1), length)
-        self.denoiser = denoiser(self.grid, token_width, num_codes, encoder.width, encoder.context_width)
+        self.denoiser = denoiser(self.grid, token_width, num_codes, encoder.width, encoder.context_width, None)
         self.contrasts = list(contrasts)
         for contrast in contrasts:
             contrast.negatives.check(length, self.num_groups)
@@ -310,12 +310,10 @@ class CDCD(Method):
         missing = [name for name in self.givable if name not in condition]
         if condition and missing:
             raise ValueError(f"given lacks {', '.join(missing)}: expected all of {', '.join(self.givable)}, or nothing")
-        for name, values in condition.items():
-            if len(values) != num_samples:
-                raise ValueError(f"{name} has {len(values)} entries, seeds has {num_samples}: expected one of each")
+        check_counts(condition, num_samples)
         guidance = self.guidance if guidance is None else guidance
-        if self.drop_share == 0 and (not condition or guidance != 1):
-            raise ValueError("drop_share is 0: expected above 0 in training, for guidance and for giving nothing")
+        if not condition or guidance != 1:
+            check_trained(self.drop_share, "drop_share", "guidance and for giving nothing")
         return guidance
 
     # Batches ---------------------------------------------------------------------------------------------------

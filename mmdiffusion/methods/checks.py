@@ -3,7 +3,12 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from mmdiffusion.types import DataSpec, ImageSpec, LabelSpec
+from lightning.pytorch.utilities import rank_zero_warn
+
+from mmdiffusion.types import Batch, DataSpec, ImageSpec, LabelSpec
+
+FEW_PAIRS = 16
+"""Pairs of a contrastive batch below which a user is warned."""
 
 
 def image_and_label(spec: DataSpec) -> tuple[ImageSpec, LabelSpec]:
@@ -24,13 +29,58 @@ def check_shares(absent_share: float, shown_share: float, label_weight: float) -
     Raises:
         ValueError: naming the field, the value and what was expected.
     """
-    for name, share in (("absent_share", absent_share), ("shown_share", shown_share)):
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name} is {share}: expected 0 to 1")
+    check_unit_shares(absent_share=absent_share, shown_share=shown_share)
     if absent_share + shown_share > 1:
         raise ValueError(f"absent_share + shown_share is {absent_share + shown_share}: expected at most 1")
     if label_weight < 0:
         raise ValueError(f"label_weight is {label_weight}: expected 0 or more")
+
+
+def check_unit_shares(**shares: float) -> None:
+    """Check shares of training samples.
+
+    Args:
+        shares: By the name of their field.
+
+    Raises:
+        ValueError: naming the field, the value and what was expected.
+    """
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} is {share}: expected 0 to 1")
+
+
+def check_weights(generation_weight: float, alignment_weight: float, alignment_rate: float) -> None:
+    """Check the weights of generation and discrimination.
+
+    Raises:
+        ValueError: naming the field, the value and what was expected.
+    """
+    for name, weight in (("generation_weight", generation_weight), ("alignment_weight", alignment_weight)):
+        if weight < 0:
+            raise ValueError(f"{name} is {weight}: expected 0 or more")
+    if generation_weight == alignment_weight == 0:
+        raise ValueError("generation_weight and alignment_weight are 0: expected one of them above 0")
+    if alignment_rate <= 0:
+        raise ValueError(f"alignment_rate is {alignment_rate}: expected above 0")
+
+
+def check_pairs(size: int) -> None:
+    """Check that a contrastive batch has negatives, and warn where it has few.
+
+    Args:
+        size: Pairs of the smallest batch.
+
+    Raises:
+        ValueError: for a single pair.
+    """
+    if size < 2:
+        raise ValueError(f"the smallest batch has {size} pair: expected at least 2, a contrastive loss compares pairs")
+    if size < FEW_PAIRS:
+        rank_zero_warn(
+            f"the smallest batch has {size} pairs: a contrastive loss over fewer than {FEW_PAIRS} hardly tells "
+            "captions apart; raise batch_size (accumulating gradients adds no negatives)"
+        )
 
 
 def check_times(classify_times: Sequence[float]) -> None:
@@ -87,3 +137,33 @@ def check_request(
         raise ValueError(f"drawn is {list(drawn)}: expected some of {', '.join(drawable)} that is not given")
     if guidance is not None and not given:
         raise ValueError(f"guidance is {guidance}: expected None, as nothing is given")
+
+
+def check_counts(condition: Batch, num_samples: int) -> None:
+    """Check that each sample has what is given.
+
+    Args:
+        condition: Known modalities.
+        num_samples: Samples to draw.
+
+    Raises:
+        ValueError: naming the modality.
+    """
+    for name, values in condition.items():
+        if len(values) != num_samples:
+            raise ValueError(f"{name} has {len(values)} entries, seeds has {num_samples}: expected one of each")
+
+
+def check_trained(value: float, field: str, purpose: str) -> None:
+    """Check that a model was trained for what it is asked.
+
+    Args:
+        value: Weight or share in training.
+        field: Its name.
+        purpose: What is asked.
+
+    Raises:
+        ValueError: if it is 0.
+    """
+    if value == 0:
+        raise ValueError(f"{field} is 0: expected above 0 in training, for {purpose}")

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,8 +21,16 @@ from torch.nn import functional as F
 from mmdiffusion.diffusion.aggregated import AggregatedDiffusion
 from mmdiffusion.diffusion.gaussian import Encodings, PredictionKind, Sampler
 from mmdiffusion.diffusion.schedules import DriftSchedule, NoiseSchedule
+from mmdiffusion.losses import mean_where
 from mmdiffusion.methods.base import Method
-from mmdiffusion.methods.checks import check_request, check_shares, check_times, image_and_label
+from mmdiffusion.methods.checks import (
+    check_counts,
+    check_request,
+    check_shares,
+    check_times,
+    check_trained,
+    image_and_label,
+)
 from mmdiffusion.nn.conditioners import LabelConditioner
 from mmdiffusion.nn.denoiser import Denoiser
 from mmdiffusion.nn.modalities import HeadShape, Image, LabelHead, LabelTable, Logits, patchify, unpatchify
@@ -60,7 +68,7 @@ class MTDiffusion(Method):
     def __init__(
         self,
         spec: DataSpec,
-        denoiser: Callable[[tuple[int, int], int, int, int | None, int | None], Denoiser],
+        denoiser: Callable[[tuple[int, int], int, int, int | None, int | None, None], Denoiser],
         schedule: NoiseSchedule,
         drift: DriftSchedule,
         label_head: Callable[[HeadShape], LabelHead],
@@ -101,7 +109,8 @@ class MTDiffusion(Method):
         grid = (image.size // patch_size, image.size // patch_size)
         channels = image.channels * patch_size**2
         self.conditioner = LabelConditioner(spec)
-        self.denoiser = denoiser(grid, channels, channels, self.conditioner.width, self.conditioner.context_width)
+        widths = (self.conditioner.width, self.conditioner.context_width, None)
+        self.denoiser = denoiser(grid, channels, channels, *widths)
         self.label_encoder = LabelTable(label.num_classes, shape, label_scale)
         self.label_head = label_head(HeadShape(self.denoiser.tap_widths, shape, label.num_classes))
 
@@ -263,9 +272,8 @@ class MTDiffusion(Method):
         Raises:
             ValueError: if the model was not trained for it.
         """
-        self.check_absent("classify")
-        if self.label_weight == 0:
-            raise ValueError("label_weight is 0: expected above 0 in training, for a head that classifies")
+        check_trained(self.absent_share, "absent_share", "classify")
+        check_trained(self.label_weight, "label_weight", "a head that classifies")
         image, index = batch["image"], batch["index"]
         assert isinstance(image, Tensor)
         assert isinstance(index, Tensor)
@@ -302,14 +310,9 @@ class MTDiffusion(Method):
             self.head_guidance if head_guidance is None else head_guidance,
         )
         if condition and guided != (1, 0):
-            self.check_absent("guidance")
+            check_trained(self.absent_share, "absent_share", "guidance")
         if not condition and "label" not in (self.drawable if drawn is None else drawn):
-            self.check_absent("drawing images alone")
-
-    def check_absent(self, purpose: str) -> None:
-        """Check that the network has seen images whose label is nowhere."""
-        if self.absent_share == 0:
-            raise ValueError(f"absent_share is 0: expected above 0 in training, for {purpose}")
+            check_trained(self.absent_share, "absent_share", "drawing images alone")
 
     # Batches ---------------------------------------------------------------------------------------------------
 
@@ -330,14 +333,8 @@ class MTDiffusion(Method):
         if label is None:
             return None
         assert isinstance(label, Tensor)
-        if len(label) != num_samples:
-            raise ValueError(f"label has {len(label)} entries, seeds has {num_samples}: expected one of each a sample")
+        check_counts({"label": label}, num_samples)
         outside = label[(label < 0) | (label >= self.label.num_classes)]
         if len(outside):
             raise ValueError(f"label is {int(outside[0])}: expected 0 to {self.label.num_classes - 1}")
         return label.to(self.device).clone()  # outside inference mode, where the caller may be
-
-
-def mean_where(value: Float[Tensor, " b"], keep: Bool[Tensor, " b"]) -> Tensor:
-    """Mean over the kept samples; 0 when there are none."""
-    return (value * keep).sum() / keep.sum().clamp(min=1)

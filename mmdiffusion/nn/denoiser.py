@@ -62,8 +62,8 @@ class Denoiser(nn.Module):
         out_channels: Channels of an output token.
         vector_width: Width of `condition.vector`; `None` when there is none.
         context_width: Width of `condition.tokens`; `None` for no cross-attention.
-        levels: From the finest to the middle.
         query_width: Width of query tokens; `None` when there are none.
+        levels: From the finest to the middle.
         query_direction: Whether the input sees the query ("two_way") or not ("one_way"); see `TextStream`.
         num_times: Times per sample: one, or one per modality. A query has one more, the last.
         embedding_width: Width of the vector that modulates every block.
@@ -77,8 +77,8 @@ class Denoiser(nn.Module):
         out_channels: int,
         vector_width: int | None,
         context_width: int | None,
+        query_width: int | None,
         levels: list[Level],
-        query_width: int | None = None,
         query_direction: Direction = "two_way",
         num_times: int = 1,
         embedding_width: int = 256,
@@ -187,6 +187,11 @@ class Denoiser(nn.Module):
         """Width of each tap, by name."""
         widths = [level.width for level in self.levels]
         return dict(zip(self.tap_names, [*widths, *reversed(widths[:-1])], strict=True))
+
+    def parameters_behind_middle(self) -> list[nn.Parameter]:
+        """What a pass up to the middle does not use."""
+        modules = (self.up, self.split, self.skip, self.out_modulation, self.out)
+        return [parameter for module in modules for parameter in module.parameters()]
 
     def flops(self) -> int:
         """Floating-point operations of one forward pass of one sample, without query and context.

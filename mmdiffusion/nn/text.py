@@ -1,5 +1,7 @@
 """Conditioners that read captions."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -11,11 +13,106 @@ from mmdiffusion.types import Batch, Condition, DataSpec, TextSpec
 _PADDING = 0
 
 
-class WordConditioner(Conditioner):
-    """Captions of a small vocabulary as one context token a word, and their mean as a vector; everything is trained.
+class CaptionConditioner(Conditioner, ABC):
+    """Captions as one context token a word, and their mean as a vector, by a transformer in which all words see all.
 
-    A transformer in which every word sees every other. Captions are filled up to the data's longest, so that what a
-    caption becomes does not depend on the others of its batch; the mask tells words from filling.
+    Captions are filled up to the longest, so that what a caption becomes does not depend on the others of its batch;
+    the mask tells words from filling.
+
+    Args:
+        reads: Names of the entries that a subclass embeds.
+        max_tokens: Tokens of the longest caption.
+        width: Width of the context tokens, a multiple of `heads`.
+        depth: Layers of the transformer, 0 or more.
+        heads: Heads of its attention.
+        vector_width: Width of the vector.
+    """
+
+    def __init__(
+        self,
+        reads: tuple[str, ...],
+        max_tokens: int,
+        width: int,
+        depth: int,
+        heads: int,
+        vector_width: int,
+    ) -> None:
+        super().__init__(reads, vector_width, width)
+        if width % heads:
+            raise ValueError(f"width is {width}: expected a multiple of heads, which is {heads}")
+        self.max_tokens = max_tokens
+        self.positions = nn.Parameter(0.02 * torch.randn(max_tokens, width))
+        self.blocks = nn.ModuleList(Layer(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.summary = nn.Linear(width, vector_width)
+        self.null_token = nn.Parameter(0.02 * torch.randn(width))
+        self.null_vector = nn.Parameter(0.02 * torch.randn(vector_width))
+
+    @abstractmethod
+    def embed(self, known: Batch) -> tuple[Float[Tensor, "b n d"], Bool[Tensor, "b n"]]:
+        """Tokens without positions, and where there is one.
+
+        Args:
+            known: The entries that it reads.
+        """
+
+    def forward(self, known: Batch, is_dropped: Bool[Tensor, " b"] | None = None) -> Condition:
+        """Captions as the denoiser reads them; see `Conditioner`."""
+        embedded, mask = self.embed(known)
+        x = embedded + self.positions
+        for block in self.blocks:
+            x, _ = block(x, mask)
+        tokens = self.norm(x)
+        parts = (self.summary(mean_word(tokens, mask)), tokens, mask)
+        if is_dropped is None:
+            return Condition(*parts)
+        nothing = zip(self._nothing(), parts, strict=True)
+        return Condition(*(torch.where(_column(is_dropped, part), none, part) for none, part in nothing))
+
+    def null(self, batch_size: int) -> Condition:
+        """Nothing is known: one token that stands for no caption; see `Conditioner`."""
+        return Condition(*(part.expand(batch_size, *part.shape) for part in self._nothing()))
+
+    def _nothing(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Vector, tokens and mask of a sample without a caption."""
+        mask = torch.arange(self.max_tokens, device=self.null_token.device) == 0
+        return self.null_vector, self.null_token.expand(self.max_tokens, -1), mask
+
+
+class TowerConditioner(CaptionConditioner):
+    """Captions that a frozen text tower has read; what is trained here makes them the denoiser's.
+
+    Args:
+        tower_width: Width of the tower's tokens.
+        max_tokens: Tokens of the longest caption.
+        width: Width of the context tokens, a multiple of `heads`.
+        depth: Layers of the transformer, 0 or more.
+        heads: Heads of its attention.
+        vector_width: Width of the vector.
+    """
+
+    def __init__(
+        self,
+        tower_width: int,
+        max_tokens: int,
+        width: int = 128,
+        depth: int = 2,
+        heads: int = 4,
+        vector_width: int = 64,
+    ) -> None:
+        super().__init__(("caption_tokens", "caption_mask"), max_tokens, width, depth, heads, vector_width)
+        self.enter = nn.Linear(tower_width, width)
+
+    def embed(self, known: Batch) -> tuple[Float[Tensor, "b n d"], Bool[Tensor, "b n"]]:
+        """The tower's tokens; see `CaptionConditioner`."""
+        tokens, mask = known["caption_tokens"], known["caption_mask"]
+        assert isinstance(tokens, Tensor)
+        assert isinstance(mask, Tensor)
+        return self.enter(tokens), mask
+
+
+class WordConditioner(CaptionConditioner):
+    """Captions of a small vocabulary, one trained vector a word.
 
     Args:
         spec: The data, which has captions and names their words.
@@ -36,18 +133,18 @@ class WordConditioner(Conditioner):
         heads: int = 4,
         vector_width: int = 64,
     ) -> None:
-        super().__init__(("caption",), vector_width, width)
-        if width % heads:
-            raise ValueError(f"width is {width}: expected a multiple of heads, which is {heads}")
-        self.text = closed_text(spec)
+        text = closed_text(spec)
+        super().__init__(("caption",), text.max_words, width, depth, heads, vector_width)
+        self.text = text
         self.numbers = {word: number for number, word in enumerate(self.text.vocabulary, start=_PADDING + 1)}
         self.words = nn.Embedding(len(self.numbers) + 1, width, padding_idx=_PADDING)
-        self.positions = nn.Parameter(0.02 * torch.randn(self.text.max_words, width))
-        self.blocks = nn.ModuleList(Layer(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-        self.summary = nn.Linear(width, vector_width)
-        self.null_token = nn.Parameter(0.02 * torch.randn(width))
-        self.null_vector = nn.Parameter(0.02 * torch.randn(vector_width))
+
+    def embed(self, known: Batch) -> tuple[Float[Tensor, "b n d"], Bool[Tensor, "b n"]]:
+        """Words of captions; see `CaptionConditioner`."""
+        captions = known["caption"]
+        assert isinstance(captions, list)
+        ids, mask = (part.to(self.null_token.device) for part in self.tokenize(captions))
+        return self.words(ids), mask
 
     def tokenize(self, captions: list[str]) -> tuple[Int[Tensor, "b n"], Bool[Tensor, "b n"]]:
         """Words as numbers, on the CPU.
@@ -65,31 +162,6 @@ class WordConditioner(Conditioner):
         rows = [self._numbers(caption) for caption in captions]
         ids = torch.tensor(rows, dtype=torch.int64).reshape(-1, self.text.max_words)
         return ids, ids != _PADDING
-
-    def forward(self, known: Batch, is_dropped: Bool[Tensor, " b"] | None = None) -> Condition:
-        """Captions as the denoiser reads them; see `Conditioner`."""
-        captions = known["caption"]
-        assert isinstance(captions, list)
-        ids, mask = (part.to(self.null_token.device) for part in self.tokenize(captions))
-        x = self.words(ids) + self.positions
-        for block in self.blocks:
-            x, _ = block(x, mask)
-        tokens = self.norm(x)
-        parts = (self.summary(mean_word(tokens, mask)), tokens, mask)
-        if is_dropped is None:
-            return Condition(*parts)
-        nothing = zip(self._nothing(), parts, strict=True)
-        return Condition(*(torch.where(_column(is_dropped, part), none, part) for none, part in nothing))
-
-    def null(self, batch_size: int) -> Condition:
-        """Nothing is known: one token that stands for no caption; see `Conditioner`."""
-        return Condition(*(part.expand(batch_size, *part.shape) for part in self._nothing()))
-
-    def _nothing(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Vector, tokens and mask of a sample without a caption."""
-        length = self.text.max_words
-        mask = torch.arange(length, device=self.null_token.device) == 0
-        return self.null_vector, self.null_token.expand(length, -1), mask
 
     def _numbers(self, caption: str) -> list[int]:
         words, longest = caption.split(), self.text.max_words

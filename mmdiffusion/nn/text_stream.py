@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmdiffusion.nn.layers import FeedForward, Heads, KeysValues, Layer, SelfAttention, TimeEmbedding, join
+from mmdiffusion.nn.layers import FeedForward, Heads, KeysValues, SelfAttention, TimeEmbedding, join
 
 Query = Float[Tensor, "b q d"]
 Direction = Literal["two_way", "one_way"]
@@ -148,73 +148,3 @@ class QueryBlock(nn.Module):
         """
         tokens = asked.tokens + attention.mix(asked.queries, join(image, asked.seen))
         return self.leave(tokens + self.feed_forward(self.feed_forward_norm(tokens)))
-
-
-class AlignmentHead(nn.Module):
-    """The transformer behind the middle that reads the clean text embedding off the query (arXiv 2308.09306).
-
-    Its tokens are the middle's image tokens and the query; the query's position is read. Six layers of width 768 and
-    12 heads stand in the paper's reviews; layer normalisation first, GELU and no positions are our choices.
-
-    Args:
-        query_width: Width of the query and of the text embedding.
-        tap_width: Width of the middle's tokens.
-        width: Width of its tokens, a multiple of `heads`.
-        depth: Layers, 0 or more.
-        heads: Attention heads.
-        direction: As the text stream's.
-    """
-
-    def __init__(
-        self,
-        query_width: int,
-        tap_width: int,
-        direction: Direction = "two_way",
-        width: int = 256,
-        depth: int = 2,
-        heads: int = 4,
-    ) -> None:
-        super().__init__()
-        if width % heads:
-            raise ValueError(f"width of the alignment head is {width}: expected a multiple of heads, which is {heads}")
-        self.direction: Direction = direction
-        self.enter_query = nn.Linear(query_width, width)
-        self.enter_image = nn.Linear(tap_width, width)
-        self.layers = nn.ModuleList(Layer(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, query_width)
-
-    def forward(self, query: Query, middle: Float[Tensor, "b *grid e"]) -> Query:
-        """Estimate the clean embedding, of any length.
-
-        Args:
-            query: Query tokens after the middle.
-            middle: The tap `mid`.
-        """
-        if self.direction == "one_way":
-            return self.read(query, self.remember(middle))
-        count, image = query.shape[1], self.enter_image(middle.flatten(1, -2))
-        x = torch.cat([self.enter_query(query).to(image.dtype), image], dim=1)
-        for layer in self.layers:
-            x, _ = layer(x)
-        return self.out(self.norm(x[:, :count]))
-
-    def remember(self, middle: Float[Tensor, "b *grid e"]) -> list[KeysValues]:
-        """What each layer sees of the image tokens, which do not see the query."""
-        x, memory = self.enter_image(middle.flatten(1, -2)), []
-        for layer in self.layers:
-            x, seen = layer(x)
-            memory.append(seen)
-        return memory
-
-    def read(self, query: Query, memory: Sequence[KeysValues]) -> Query:
-        """Estimate the clean embedding over images that were looked at before.
-
-        Args:
-            query: Query tokens after the middle.
-            memory: From `remember`.
-        """
-        x = self.enter_query(query)
-        for layer, seen in zip(self.layers, memory, strict=True):
-            x, _ = layer(x, beside=seen)
-        return self.out(self.norm(x))

@@ -30,10 +30,12 @@ def fresh(
     levels=THREE,
     vector_width: int | None = VECTOR,
     context_width: int | None = None,
+    query_width: int | None = None,
     **options,
 ):
     torch.manual_seed(0)
-    return Denoiser(grid, CHANNELS, OUT_CHANNELS, vector_width, context_width, levels, embedding_width=12, **options)
+    widths = (vector_width, context_width, query_width)
+    return Denoiser(grid, CHANNELS, OUT_CHANNELS, *widths, levels, embedding_width=12, **options)
 
 
 def busy(*args, **options):

@@ -84,7 +84,7 @@ def test_one_context_token_answers_every_query_alike():
     context = token(build(), batch(1))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        denoiser = Denoiser((40,), 8, 20, None, 16, [Level(32, 1, 4)])
+        denoiser = Denoiser((40,), 8, 20, None, 16, None, [Level(32, 1, 4)])
     cross = denoiser.middle[0].cross
     assert isinstance(cross, CrossAttention)
     torch.nn.init.normal_(cross.out.weight, generator=generator())

@@ -94,7 +94,7 @@ def test_filling_leaves_no_trace_in_a_prediction():
     words = Condition(condition.vector, condition.tokens[:, :3])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        denoiser = Denoiser((4,), 3, 3, 8, 16, levels=[Level(16, 1, 2)])
+        denoiser = Denoiser((4,), 3, 3, 8, 16, None, levels=[Level(16, 1, 2)])
         for parameter in denoiser.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
         noisy, time = torch.randn(1, 4, 3), torch.tensor([0.3])

@@ -7,8 +7,6 @@ import torch
 from torch.nn import functional as F
 
 from mmdiffusion.nn import Denoiser, Level
-from mmdiffusion.nn.layers import Layer
-from mmdiffusion.nn.text_stream import AlignmentHead
 from mmdiffusion.types import Condition
 
 WIDTH, QUERIES = 10, 2
@@ -30,9 +28,7 @@ def busy(module):
 
 def net(direction, levels=LEVELS) -> Any:
     torch.manual_seed(0)
-    return busy(
-        Denoiser((4, 4), 3, 3, None, None, levels, query_width=WIDTH, query_direction=direction, embedding_width=12)
-    )
+    return busy(Denoiser((4, 4), 3, 3, None, None, WIDTH, levels, query_direction=direction, embedding_width=12))
 
 
 def inputs(batch=3) -> dict[str, Any]:
@@ -159,44 +155,3 @@ def test_losses_of_the_query_reach_the_way_down_and_nothing_behind_the_middle(di
     behind = ("up.", "split.", "skip.", "out.", "out_modulation.")
     assert not [name for name in reached if name.startswith(behind)]
     assert {"embed.weight", "down.0.0.attention.project.weight", "stream.time.mlp.0.weight"} <= reached
-
-
-# Alignment head ------------------------------------------------------------------------------------------------
-
-
-def head(direction, **options) -> Any:
-    torch.manual_seed(0)
-    return busy(AlignmentHead(WIDTH, 24, direction, width=16, heads=2, **options))
-
-
-def test_two_way_head_is_a_transformer_over_both():
-    model, query, middle = head("two_way"), normal(0, 3, QUERIES, WIDTH), normal(1, 3, 2, 2, 24)
-    x = torch.cat([model.enter_query(query), model.enter_image(middle.flatten(1, 2))], 1)
-    for layer in model.layers:
-        assert isinstance(layer, Layer)
-        x, _ = layer(x)
-    expected = model.out(norm(x[:, :QUERIES], model.norm))
-    torch.testing.assert_close(model(query, middle), expected)
-
-
-def test_one_way_head_lets_image_tokens_see_each_other_only():
-    model, query, middle = head("one_way"), normal(0, 3, 1, WIDTH), normal(1, 3, 2, 2, 24)
-    memory = model.remember(middle)
-    assert torch.equal(model.read(query, memory), model(query, middle))
-    image, text = model.enter_image(middle.flatten(1, 2)), model.enter_query(query)
-    for layer in model.layers:
-        _, seen = layer.attention.heads(layer.attention_norm(image))
-        text = layer(text, beside=seen)[0]
-        image, _ = layer(image)
-    torch.testing.assert_close(model(query, middle), model.out(norm(text, model.norm)))
-
-
-@DIRECTIONS
-def test_head_without_layers_sees_the_query_alone(direction):
-    model, query = head(direction, depth=0), normal(0, 3, 1, WIDTH)
-    assert torch.equal(model(query, normal(1, 3, 2, 2, 24)), model(query, normal(2, 3, 2, 2, 24)))
-
-
-def test_width_that_heads_do_not_divide_is_refused():
-    with pytest.raises(ValueError, match="width of the alignment head is 10"):
-        AlignmentHead(4, 8, width=10, heads=4)

@@ -33,6 +33,16 @@ def stream_seed(seed: int, purpose: str, position: int) -> int:
     return (offset + position * 0x9E3779B1) % 2**_STREAM_BITS
 
 
+def text_number(text: str) -> int:
+    """A number below 2**63 for a text: the same for texts that say the same, blanks and capitals aside.
+
+    Args:
+        text: Any text.
+    """
+    words = " ".join(text.lower().split())
+    return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "little") >> 1
+
+
 def step_generator(
     seed: int,
     purpose: str,

@@ -105,6 +105,11 @@ class AttributesSpec:
     positions: tuple[str, ...]
     centres: tuple[tuple[float, float], ...]
 
+    @property
+    def names(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the values of each attribute, in the order of the attributes."""
+        return self.shapes, self.colours, self.sizes, self.positions
+
 
 @dataclass(frozen=True)
 class SegmentationSpec:

@@ -9,16 +9,18 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from mmdiffusion.callbacks import recognise
 from mmdiffusion.callbacks.controls import Control, check_controls, readers
 from mmdiffusion.callbacks.draws import Draw, check_draws, conditions, draw_samples
 from mmdiffusion.callbacks.partners import REFERENCE, in_turn, own_rows, partners
 from mmdiffusion.callbacks.table import Figure, Figures, report
 from mmdiffusion.data.base import DataModule, Split
 from mmdiffusion.methods.base import Method
+from mmdiffusion.methods.recognition import Recognition
 from mmdiffusion.metrics.base import SampleMetric
 from mmdiffusion.types import Batch
 
-COLUMNS = ("classify", "real", "shuffled")
+COLUMNS = ("classify", "real", "shuffled", *recognise.COLUMNS)
 """Columns of the table beside those of draws and controls."""
 
 
@@ -106,12 +108,20 @@ class Evaluate(Callback):
         self._prepare(trainer, data, split)
         self._measure_real(trainer, data, split)
         self._measure_classification(trainer, method, data, split, made)
+        self._measure_recognition(trainer, method, data, split, made)
         for name in self.draws:
             self._measure_draw(trainer, method, data, name, split, made)
         for name in self.controls:
             self._measure_control(trainer, method, data, name, split)
         if trainer.is_global_zero:
-            order = [*self.draws, "classify", *self.controls, "real", *map(self._shuffled, self.draws)]
+            order = [
+                *self.draws,
+                "classify",
+                *recognise.COLUMNS,
+                *self.controls,
+                "real",
+                *map(self._shuffled, self.draws),
+            ]
             subtitle = f"{self.num_samples} samples of each kind, {time.perf_counter() - start:.0f} s"
             report(self._figures, order, trainer, split, subtitle)
 
@@ -170,6 +180,29 @@ class Evaluate(Callback):
                 probabilities = classify({"image": image.to(method.device), "index": batch["index"]})
             batches.append({"prediction": probabilities.argmax(1).cpu(), "label": batch["label"]})
         self._measure("classify", batches, ("prediction", "label"), metrics, made)
+
+    def _measure_recognition(
+        self,
+        trainer: Trainer,
+        method: Method,
+        data: DataModule,
+        split: Split,
+        made: Figure,
+    ) -> None:
+        """Embeddings of the split's images, and of images that should tell nothing."""
+        metrics = [metric for metric in self.metrics if set(recognise.EMBEDDINGS) & set(metric.inputs)]
+        if not metrics:
+            return
+        if not isinstance(method, Recognition):
+            raise ValueError(f"metrics has {metrics[0].name()}: {type(method).__name__} embeds no images")
+        for metric in metrics:
+            metric.read(method.encode_text)
+        texts = {"text_embedding"} if "caption" in data.spec else set()
+        for column in recognise.COLUMNS:
+            real = self._real(trainer, data, split, range(data.num_rows(split)))
+            batches = recognise.embedded(method, real, column, trainer.precision_plugin.forward_context)
+            entries = {*data.spec, "index", "image_embedding", *texts}
+            self._measure(column, list(batches), entries, metrics, made)
 
     def _measure_draw(
         self,

@@ -18,6 +18,9 @@ HELD_OUT = {
 """What only this split shows; each colour and each shape is in other company elsewhere."""
 PAIRS = tuple(f"{colour} {shape}" for shape in SCENE.shapes for colour in SCENE.colours)
 """Shapes in their colours, in the order of the labels."""
+_ALONE = torch.cartesian_prod(*(torch.arange(len(names)) for names in SCENE.names))[:, None]
+COMBINATIONS = tuple(describe(_ALONE))
+"""Captions of all scenes with one object, in the order of their classes."""
 SEEN = tuple(pair for pair in PAIRS if not any(pair in held for held in HELD_OUT.values()))
 """What training scenes show."""
 
@@ -39,7 +42,8 @@ class Shapes(DataModule):
 
     A batch holds `image` (b 3 32 32, in [-1, 1]), `caption` ("a large red circle at the top left and a small blue
     square at the bottom right"), `label` (b, shape and colour of the object named first: other labels mean other
-    captions), `attributes` (b 2 4: shape, colour, size and position, in the order of the caption, -1 for an absent
+    captions), `combination` (b, the class of a scene with one object among all 240 such captions, -1 for two objects),
+    `attributes` (b 2 4: shape, colour, size and position, in the order of the caption, -1 for an absent
     second object), `segmentation` (b 32 32: 0 for the background, 1 + shape) and `index` (b). Scene i of a split is a
     function of (split, i). Validation has 500 scenes and test 1,000.
 
@@ -72,6 +76,7 @@ class Shapes(DataModule):
             "image": ImageSpec(channels=3, size=SIDE),
             "caption": TextSpec(max_words=8 * SCENE.num_objects + 1, vocabulary=(*words, *places)),
             "label": LabelSpec(len(PAIRS), PAIRS),
+            "combination": LabelSpec(len(COMBINATIONS), COMBINATIONS),
             "attributes": SCENE,
             "segmentation": SegmentationSpec(("background", *SCENE.shapes), SIDE),
         }
@@ -99,8 +104,12 @@ class PackedScenes(Arrays):
 
     def __init__(self, columns: dict[str, Tensor]) -> None:
         attributes = columns["attributes"]
-        label = attributes[:, 0, 0] * len(SCENE.colours) + attributes[:, 0, 1]
-        super().__init__({**columns, "label": label, "caption": describe(attributes)})
+        shape, colour, size, position = attributes[:, 0].unbind(1)
+        label = shape * len(SCENE.colours) + colour
+        combination = (label * len(SCENE.sizes) + size) * len(SCENE.positions) + position
+        is_alone = attributes[:, 1, 0] == ABSENT
+        named = {"label": label, "combination": torch.where(is_alone, combination, -1)}
+        super().__init__({**columns, **named, "caption": describe(attributes)})
 
     def __getitem__(self, index: int) -> dict:
         """One sample."""

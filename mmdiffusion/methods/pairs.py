@@ -10,7 +10,7 @@ from torch import distributed as dist
 from torch.distributed.nn.functional import all_gather
 
 from mmdiffusion.losses import symmetric_info_nce
-from mmdiffusion.seeding import stream_seed
+from mmdiffusion.seeding import text_number
 
 Embeddings = Float[Tensor, "b d"]
 
@@ -65,5 +65,4 @@ def rank() -> int:
 
 def numbers(captions: Sequence[str], device: torch.device) -> Int[Tensor, " b"]:
     """One number for each caption: equal for captions that say the same, blanks and capitals aside."""
-    words = (" ".join(caption.lower().split()) for caption in captions)
-    return torch.tensor([stream_seed(0, text, 0) << 31 ^ stream_seed(1, text, 0) for text in words], device=device)
+    return torch.tensor([text_number(caption) for caption in captions], device=device)

@@ -9,6 +9,7 @@ from mmdiffusion.metrics.inception import InceptionScore
 from mmdiffusion.metrics.judge import ClassificationAccuracy, Judge, JudgedAccuracy, SVMJudge
 from mmdiffusion.metrics.onsets import AudioBeats, BeatDetector, KinematicBeats, LibrosaBeats, OnsetPeaks
 from mmdiffusion.metrics.reconstruction import PeakSignalNoiseRatio
+from mmdiffusion.metrics.retrieval import RetrievalRecall
 from mmdiffusion.metrics.rhythm import (
     BeatCoverage,
     BeatF1,
@@ -20,6 +21,7 @@ from mmdiffusion.metrics.rhythm import (
 )
 from mmdiffusion.metrics.scenes import CaptionAccuracy, SceneReader
 from mmdiffusion.metrics.tokens import TokenJudge
+from mmdiffusion.metrics.zero_shot import ZeroShotAccuracy
 
 __all__ = [
     "AudioBeats",
@@ -44,11 +46,13 @@ __all__ = [
     "LibrosaBeats",
     "OnsetPeaks",
     "PeakSignalNoiseRatio",
+    "RetrievalRecall",
     "SVMJudge",
     "SampleMetric",
     "SceneReader",
     "SmallClassifier",
     "TokenJudge",
+    "ZeroShotAccuracy",
     "frechet_distance",
     "to_uint8",
 ]

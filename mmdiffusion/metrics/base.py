@@ -1,6 +1,7 @@
 """The contract between a metric and the callback that feeds it."""
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from jaxtyping import Int, Shaped
@@ -54,6 +55,13 @@ class SampleMetric(Metric):
         Args:
             data: (b ...) first of `fit_inputs`, such as real training images in [-1, 1].
             labels: (b,) their classes, second of `fit_inputs`.
+        """
+
+    def read(self, encode_text: Callable[[Sequence[str]], Tensor], /) -> None:
+        """Take the method's reader of texts, where it has one; called once, after `describe`.
+
+        Args:
+            encode_text: Texts to embeddings (n, d) of length 1.
         """
 
     def reset(self) -> None:

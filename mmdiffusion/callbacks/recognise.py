@@ -1,0 +1,40 @@
+"""Embeddings of real images and their captions, and of images that should tell nothing."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from mmdiffusion.methods.recognition import Recognition
+from mmdiffusion.types import Batch
+
+EMBEDDINGS = ("image_embedding", "text_embedding")
+OWN, BLANK, OTHER = "recognise", "blank images", "other images"
+COLUMNS = (OWN, BLANK, OTHER)
+"""Images as they are; and the controls: all grey, and those of other samples. A leak shows there."""
+
+
+def embedded(
+    method: Recognition,
+    batches: Iterable[Batch],
+    column: str,
+    precision: Callable[[], AbstractContextManager],
+) -> Iterator[Batch]:
+    """Batches with the embeddings of their images, and of their captions where they have any.
+
+    Args:
+        method: Embeds; it is handed images and indices, no labels and no captions.
+        batches: Real data.
+        column: Which images it is shown.
+        precision: Makes the context in which it runs.
+    """
+    for batch in batches:
+        image, caption = batch["image"], batch.get("caption")
+        assert isinstance(image, Tensor)
+        shown = {OWN: image, BLANK: torch.zeros_like(image), OTHER: image.roll(1, 0)}[column]
+        with precision():
+            made: Batch = {"image_embedding": method.encode_image({"image": shown, "index": batch["index"]}).cpu()}
+            if caption is not None:
+                made["text_embedding"] = method.encode_text([str(words) for words in caption]).cpu()
+        yield batch | made

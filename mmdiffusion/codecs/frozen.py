@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -30,7 +30,7 @@ class FrozenNetwork(nn.Module):
         """Type of the network's weights."""
         return next(self.network.parameters()).dtype
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FrozenNetwork":
         """Take the network along: every move of a module, and of the model it is part of, comes by here."""
         super()._apply(fn, recurse)
         self.network._apply(fn, recurse)

@@ -1,6 +1,7 @@
 """CLIP's text tower, from a folder on this machine."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ class CLIPTower(FrozenNetwork, TextTower):
 
     Args:
         spec: The data; any captions will do.
-        path: Folder with weights and tokenizer, such as a download of `openai/clip-vit-large-patch14`.
+        path: Folder with weights and tokenizer, such as a download of `openai/clip-vit-large-patch14`; the text
+            tower alone, with its projection, will do.
 
     Raises:
         ValueError: if there are no weights or no tokenizer at `path`.
@@ -33,8 +35,9 @@ class CLIPTower(FrozenNetwork, TextTower):
         except ImportError as error:
             raise needs("pretrained", "transformers", error) from error
 
-        check_folder(path, "model_type", "clip", "openai/clip-vit-large-patch14")
+        check_folder(path, "model_type", ("clip", "clip_text_model"), "openai/clip-vit-large-patch14")
         network = load(CLIPTextModelWithProjection, path)
+        check_tokenizer(path)
         try:
             tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True)
         except Exception as error:
@@ -64,3 +67,14 @@ class CLIPTower(FrozenNetwork, TextTower):
         """Numbers of the tokens (b, max_tokens), begin and end among them."""
         options = {"padding": "max_length", "truncation": True, "max_length": self.max_tokens}
         return self.tokenizer(list(captions), return_tensors="pt", **options)["input_ids"]
+
+
+def check_tokenizer(path: str) -> None:
+    """Check that a folder holds a tokenizer: without its files the library makes one that knows no word.
+
+    Raises:
+        ValueError: naming what is missing.
+    """
+    missing = [name for name in ("vocab.json", "merges.txt") if not (Path(path) / name).is_file()]
+    if missing and not (Path(path) / "tokenizer.json").is_file():
+        raise ValueError(f"path is {path}: its tokenizer cannot be read; tokenizer.json is missing, and {missing[0]}")

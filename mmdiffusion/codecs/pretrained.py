@@ -8,30 +8,31 @@ import torch
 from torch import nn
 
 
-def check_folder(path: str, field: str, expected: str, example: str) -> None:
+def check_folder(path: str, field: str, expected: str | tuple[str, ...], example: str) -> None:
     """Check that a folder holds a model of the kind wanted, before any library reads it.
 
     Args:
         path: The folder.
         field: Entry of its `config.json` that names the kind.
-        expected: Value of that entry.
+        expected: Value of that entry, or several that will do.
         example: A public model of this kind on the Hugging Face hub.
 
     Raises:
         ValueError: naming the path, what was found there, and how to get a folder that is right.
     """
     remedy = f"get one with `hf download {example} --local-dir FOLDER`"
-    config = Path(path) / "config.json"
+    config, kinds = Path(path) / "config.json", (expected,) if isinstance(expected, str) else expected
     if not config.is_file():
         raise ValueError(
-            f"path is {path}: expected a folder with a {expected} model, but {config} is missing; {remedy}"
+            f"path is {path}: expected a folder with a {kinds[0]} model, but {config} is missing; {remedy}"
         )
     try:
         found = json.loads(config.read_text(encoding="utf-8")).get(field)
     except (ValueError, AttributeError) as error:
         raise ValueError(f"path is {path}: {config} is no configuration; {remedy}") from error
-    if found != expected:
-        raise ValueError(f"path is {path}: {field} is {found!r}, expected {expected!r}; {remedy}")
+    if found not in kinds:
+        wanted = " or ".join(map(repr, kinds))
+        raise ValueError(f"path is {path}: {field} is {found!r}, expected {wanted}; {remedy}")
 
 
 def load(kind: Any, path: str, **options: bool) -> Any:

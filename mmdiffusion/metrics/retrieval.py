@@ -42,6 +42,7 @@ class RetrievalRecall(SampleMetric):
         self.query, self.k = query, k
         self.inputs = ("image_embedding", "text_embedding", image, "caption")
         self.chance, self.num_candidates = 0.0, 0
+        # flat and float32, as torchmetrics gathers a process without pairs
         for state in ("images", "texts", "image_numbers", "text_numbers"):
             self.add_state(state, [], dist_reduce_fx="cat")
 
@@ -62,10 +63,11 @@ class RetrievalRecall(SampleMetric):
         caption: Sequence[str],
     ) -> None:
         """Add embeddings (b, d) of images and texts, numbers (b,) of the images, and b captions."""
-        self.images.append(image.float())
-        self.texts.append(text.float())
-        self.image_numbers.append(number)
-        self.text_numbers.append(torch.tensor([text_number(words) for words in caption], device=number.device))
+        texts = torch.tensor([text_number(words) for words in caption], dtype=torch.int64, device=number.device)
+        self.images.append(image.float().flatten())
+        self.texts.append(text.float().flatten())
+        self.image_numbers.append(to_digits(number.long()))
+        self.text_numbers.append(to_digits(texts))
 
     def compute(self) -> Float[Tensor, ""]:
         """Share in [0, 1] over all processes, a float64 scalar.
@@ -73,10 +75,15 @@ class RetrievalRecall(SampleMetric):
         Raises:
             ValueError: if there is no pair.
         """
-        if not len(self.images):
+        kept = [
+            dim_zero_cat(state) if len(state) else torch.zeros(0) for state in (self.image_numbers, self.text_numbers)
+        ]
+        image_numbers, text_numbers = map(from_digits, kept)
+        size = len(image_numbers)
+        if size == 0:
             raise ValueError(f"{self.name()}: found 0 pairs, expected at least 1")
-        images, image_rows = one_each(dim_zero_cat(self.images), dim_zero_cat(self.image_numbers))
-        texts, text_rows = one_each(dim_zero_cat(self.texts), dim_zero_cat(self.text_numbers))
+        images, image_rows = one_each(dim_zero_cat(self.images).view(size, -1), image_numbers)
+        texts, text_rows = one_each(dim_zero_cat(self.texts).view(size, -1), text_numbers)
         is_match = torch.zeros(len(images), len(texts), dtype=torch.bool, device=images.device)
         is_match[image_rows, text_rows] = True
         similarity = images @ texts.T
@@ -85,6 +92,18 @@ class RetrievalRecall(SampleMetric):
         self.num_samples, self.num_candidates = is_match.shape
         self.chance = float(chance_of_hit(is_match, self.k))
         return hits(similarity, is_match, self.k).double().mean()
+
+
+def to_digits(numbers: Int[Tensor, " b"]) -> Float[Tensor, " digits"]:
+    """Whole numbers of 64 bits as floats that are exact: three digits each, to base 2**21, the first of any sign."""
+    digits = [numbers >> 42, (numbers >> 21) % 2**21, numbers % 2**21]
+    return torch.stack(digits, 1).float().flatten()
+
+
+def from_digits(digits: Float[Tensor, " digits"]) -> Int[Tensor, " b"]:
+    """The numbers that `to_digits` was given."""
+    first, second, third = digits.view(-1, 3).long().unbind(1)
+    return (first << 42) + (second << 21) + third
 
 
 def one_each(

@@ -54,6 +54,7 @@ class ZeroShotAccuracy(SampleMetric):
         self.names: tuple[str, ...] = ()
         self.classes: Float[Tensor, "k d"] | None = None
         self.num_classes = 0
+        # flat and float32, as torchmetrics gathers a process without images
         self.add_state("embeddings", [], dist_reduce_fx="cat")
         self.add_state("labels", [], dist_reduce_fx="cat")
 
@@ -89,8 +90,8 @@ class ZeroShotAccuracy(SampleMetric):
 
     def update(self, embedding: Float[Tensor, "b d"], label: Int[Tensor, " b"]) -> None:
         """Add embeddings (b, d) of images and their classes (b,), -1 for none."""
-        self.embeddings.append(embedding.float())
-        self.labels.append(label)
+        self.embeddings.append(embedding.float().flatten())
+        self.labels.append(label.float())
 
     def compute(self) -> Float[Tensor, ""]:
         """Share in [0, 1] over all processes, a float64 scalar.
@@ -100,12 +101,12 @@ class ZeroShotAccuracy(SampleMetric):
         """
         if self.classes is None:
             raise ValueError(f"{self.name()}: expected read(encode_text) first; it embeds the classes")
-        label = dim_zero_cat(self.labels) if len(self.labels) else torch.zeros(0)
+        label = dim_zero_cat(self.labels).long() if len(self.labels) else torch.zeros(0)
         kept = label >= 0
         self.num_samples = int(kept.sum())
         if self.num_samples == 0:
             raise ValueError(f"{self.name()}: found 0 images with a class, expected at least 1")
-        label, embedding = label[kept], dim_zero_cat(self.embeddings)[kept]
+        label, embedding = label[kept], dim_zero_cat(self.embeddings).view(len(label), -1)[kept]
         candidates = label.unique() if self.among == "present" else torch.arange(len(self.classes), device=label.device)
         self.num_classes = len(candidates)
         similarity = embedding @ self.classes.to(embedding)[candidates].T

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmdiffusion.nn.layers import Block, Rotation, TimeEmbedding, modulate, rotary_angles, zero_init
+from mmdiffusion.nn.layers import Block, Rotation, TimeEmbedding, modulate, rotary_angles, sine_positions, zero_init
 from mmdiffusion.nn.text_stream import Direction, Reading, Remembered, TextStream
 from mmdiffusion.types import Condition
 
@@ -67,7 +67,8 @@ class Denoiser(nn.Module):
         query_direction: Whether the input sees the query ("two_way") or not ("one_way"); see `TextStream`.
         num_times: Times per sample: one, or one per modality. A query has one more, the last.
         embedding_width: Width of the vector that modulates every block.
-        positions: Rotary angles in every attention, or one learned vector per token at the input.
+        positions: Rotary angles in every attention, or one learned vector per token at the input, which starts at
+            sines and cosines.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Denoiser(nn.Module):
         self.vector = None if vector_width is None else nn.Linear(vector_width, embedding_width)
         self.has_context = context_width is not None
         self.embed = nn.Linear(channels, finest)
-        self.position = nn.Parameter(0.02 * torch.randn(1, *grid, finest)) if positions == "learned" else None
+        self.position = nn.Parameter(sine_positions(grid, finest)[None]) if positions == "learned" else None
         self.rotary = positions == "rotary"
         for i, (level, size) in enumerate(zip(levels, self.grids, strict=True)):
             for name, table in zip(("cosine", "sine"), rotary_angles(size, level.width // level.heads), strict=True):

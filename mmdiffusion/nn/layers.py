@@ -82,6 +82,24 @@ def rotary_angles(grid: tuple[int, ...], head_width: int) -> Rotation:
     return angles.cos(), angles.sin()
 
 
+def sine_positions(grid: tuple[int, ...], width: int) -> Float[Tensor, "*grid d"]:
+    """Sines and cosines of the place of every token of a 1-D or 2-D grid (Vaswani et al. 2017, Sec. 3.5, 1706.03762).
+
+    As large as embedded tokens: positions that started much smaller were drowned by noisy tokens, and it took thousands
+    of steps until one token knew where another was.
+
+    Args:
+        grid: Number of tokens along each axis.
+        width: Width of the tokens; axes share it evenly, channels over are 0.
+    """
+    num_frequencies = width // (2 * len(grid))
+    frequencies = torch.exp(-math.log(1e3) * torch.arange(num_frequencies) / num_frequencies)
+    axes = torch.meshgrid(*[torch.arange(size, dtype=torch.float32) for size in grid], indexing="ij")
+    angles = torch.cat([axis[..., None] * frequencies for axis in axes], dim=-1)
+    features = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    return F.pad(features, (0, width - features.shape[-1]))
+
+
 def rotate(x: Float[Tensor, "*b n heads d"], rotation: Rotation) -> Float[Tensor, "*b n heads d"]:
     """Turn channel i of each head with channel i + d/2 by the token's angles.
 

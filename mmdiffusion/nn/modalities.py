@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmdiffusion.nn.denoiser import Denoised
-from mmdiffusion.nn.layers import Block, TimeEmbedding
+from mmdiffusion.nn.layers import Block, TimeEmbedding, sine_positions
 
 Image = Float[Tensor, "b c h w"]
 Logits = Float[Tensor, "b k"]
@@ -140,7 +140,8 @@ class OutputLabelHead(LabelHead):
         self.patch_size = patch_size
         self.time = TimeEmbedding(width)
         self.embed = nn.Linear(channels * patch_size**2, width)
-        self.position = nn.Parameter(0.02 * torch.randn(1, (height // patch_size) ** 2, width))
+        side = height // patch_size
+        self.position = nn.Parameter(sine_positions((side, side), width).flatten(0, 1)[None])
         self.blocks = nn.ModuleList(Block(width, num_heads, width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.linear = nn.Linear(width, shape.num_classes)

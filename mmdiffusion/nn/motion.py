@@ -1,13 +1,12 @@
 """A conditioner that watches a dance as a sequence in time, and what every such conditioner reads."""
 
-import math
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdiffusion.nn.conditioners import Conditioner
+from mmdiffusion.nn.layers import sine_positions
 from mmdiffusion.types import Batch, Condition, DataSpec, LabelSpec, MotionSpec
 
 
@@ -46,7 +45,7 @@ class MotionConditioner(Conditioner):
         self.enter = nn.Conv1d(6 * motion.num_joints, width, 2 * self.stride + 1, self.stride, self.stride)
         self.blocks = nn.ModuleList(ConvolutionBlock(width, kernel) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.register_buffer("positions", sinusoids(length, width), persistent=False)
+        self.register_buffer("positions", sine_positions((length,), width), persistent=False)
         self.genre = None if genre is None else nn.Embedding(genre.num_classes, vector_width)
         self.fusion = nn.Linear(width + (0 if genre is None else vector_width), vector_width)
         self.null_token = nn.Parameter(0.02 * torch.randn(width))
@@ -134,15 +133,3 @@ def features(motion: Float[Tensor, "b f coordinates"], spec: MotionSpec) -> Floa
     hips = joints[:, :, 11:13].mean(2, keepdim=True)
     velocity = torch.diff(joints, dim=1, prepend=joints[:, :1]) * spec.fps
     return torch.cat([joints - hips, velocity], dim=2).flatten(2)
-
-
-def sinusoids(length: int, width: int) -> Float[Tensor, "n d"]:
-    """Positions 0, 1, ... as sines and cosines, wavelengths geometric from 2 pi (Vaswani et al. 2017, Sec. 3.5).
-
-    Args:
-        length: Number of positions.
-        width: Numbers a position, even.
-    """
-    frequencies = torch.exp(-math.log(1e3) * torch.arange(width // 2) / (width // 2))
-    angles = torch.arange(length)[:, None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=1)

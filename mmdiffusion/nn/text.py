@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmdiffusion.nn.conditioners import Conditioner
-from mmdiffusion.nn.layers import Layer
+from mmdiffusion.nn.layers import Layer, sine_positions
 from mmdiffusion.types import Batch, Condition, DataSpec, TextSpec
 
 _PADDING = 0
@@ -41,7 +41,7 @@ class CaptionConditioner(Conditioner, ABC):
         if width % heads:
             raise ValueError(f"width is {width}: expected a multiple of heads, which is {heads}")
         self.max_tokens = max_tokens
-        self.positions = nn.Parameter(0.02 * torch.randn(max_tokens, width))
+        self.positions = nn.Parameter(sine_positions((max_tokens,), width))
         self.blocks = nn.ModuleList(Layer(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.summary = nn.Linear(width, vector_width)

@@ -18,6 +18,7 @@ from mmdiffusion.nn.layers import (
     normalise,
     rotary_angles,
     rotate,
+    sine_positions,
     zero_init,
 )
 
@@ -108,6 +109,26 @@ def test_channels_over_stay():
     x = normal(0, 1, 20, 1, 10)
     turned = rotate(x, rotary_angles((4, 5), 10))
     assert torch.equal(turned[..., [4, 9]], x[..., [4, 9]])
+
+
+@pytest.mark.parametrize(("grid", "width"), [((120,), 32), ((8, 8), 30)])
+def test_sine_positions_are_told_apart_and_as_large_as_tokens(grid, width):
+    table = sine_positions(grid, width)
+    assert table.shape == (*grid, width)
+    table = table.reshape(-1, width)
+    distance = torch.cdist(table, table) + torch.eye(len(table)) * 100
+    assert distance.min() > 0.5
+    assert table.square().mean() == pytest.approx(0.5, rel=0.15)
+
+
+def test_sine_positions_of_an_axis_are_those_of_the_transformer():
+    """PE(p, i) = sin or cos of p / 1000^(2 i / d), Vaswani et al. 2017, Sec. 3.5, with another base."""
+    table = sine_positions((7,), 8)
+    for place in range(7):
+        for i in range(4):
+            angle = place / 1000 ** (2 * i / 8)
+            assert table[place, i] == pytest.approx(math.sin(angle), abs=1e-6)
+            assert table[place, 4 + i] == pytest.approx(math.cos(angle), abs=1e-6)
 
 
 # Attention -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmdiffusion.nn import MotionConditioner
-from mmdiffusion.nn.motion import features, sinusoids
+from mmdiffusion.nn.motion import features
 from mmdiffusion.types import LabelSpec, MotionSpec
 
 MOTION = MotionSpec(num_frames=60, num_joints=17, fps=60)
@@ -75,12 +75,6 @@ def test_gradients_reach_encoder_genre_fusion_and_null():
     (condition.tokens.square().sum() + condition.vector.square().sum()).backward()
     dead = [name for name, p in conditioner.named_parameters() if p.grad is None or not p.grad.any()]
     assert not dead
-
-
-def test_positions_are_told_apart():
-    table = sinusoids(120, 32)
-    distance = torch.cdist(table, table) + torch.eye(120) * 100
-    assert distance.min() > 0.5
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from mmdiffusion.callbacks import EMA, Evaluate, LogSamples
 from mmdiffusion.cli import MMDiffusionCLI
-from mmdiffusion.methods import CDCD, MTDiffusion
+from mmdiffusion.methods import CDCD, DiffDis, MTDiffusion
 from tests.helpers import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -22,8 +22,8 @@ SMALLER = {
     "trainer.accelerator": "cpu",
     "trainer.enable_progress_bar": "false",
     "trainer.enable_model_summary": "false",
-    "data.init_args.batch_size": 4,
-    "data.init_args.eval_batch_size": 4,
+    "data.init_args.batch_size": 16,
+    "data.init_args.eval_batch_size": 16,
 }
 
 
@@ -65,7 +65,7 @@ def test_it_trains(path, tmp_path, first_stages):
     for callback in cli.trainer.callbacks:
         if isinstance(callback, LogSamples):
             callback.num_samples = 2
-    if isinstance(cli.model, CDCD | MTDiffusion):
+    if isinstance(cli.model, CDCD | DiffDis | MTDiffusion):
         cli.model.steps = 1
     before = [parameter.detach().clone() for parameter in cli.model.parameters()]
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)

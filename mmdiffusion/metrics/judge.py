@@ -145,16 +145,20 @@ class JudgedAccuracy(Accuracy):
     Args:
         judge: Reads a class from a sample; fitted on the real training split.
         entry: Name of the batch entry that the judge reads, such as "image" or "music_tokens".
+        label: Name of the batch entry that it should read: "label" where samples are drawn for labels,
+            "reference_label" where they are drawn for something else that has one, such as a caption.
     """
 
     def __init__(
         self,
         judge: Judge,
         entry: str = "image",
+        label: str = "label",
     ) -> None:
         super().__init__()
         self.judge = judge
-        self.inputs = self.fit_inputs = (entry, "label")
+        self.inputs = (entry, label)
+        self.fit_inputs = (entry, label.removeprefix("reference_"))
 
     def name(self) -> str:
         """`judged_accuracy[...]` with the judge's name."""

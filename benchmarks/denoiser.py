@@ -72,7 +72,7 @@ def training_step(variant: Variant) -> Callable[[], None]:
     def step() -> None:
         patch: AbstractContextManager = nullcontext()
         if variant.attend is not None:
-            patch = mock.patch("mmdiffusion.nn.layers.attend", variant.attend)
+            patch = mock.patch("mmdiffusion.nn.attention.attend", variant.attend)
         enabled = variant.precision != torch.float32
         with patch:
             with torch.autocast("cpu", torch.bfloat16, enabled=enabled):

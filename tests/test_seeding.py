@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmdiffusion.seeding import SampleNoise, step_generator, stream_seed
+from mmdiffusion.seeding import SampleNoise, step_generator, stream_seed, text_number
 
 
 def draws(seed=0, purpose="train", step=0, *, rank=0, world_size=1):
@@ -31,6 +31,32 @@ def test_seed_of_a_stream_is_fixed_for_good():
 def test_other_seeds_and_purposes_give_other_streams(seed, purpose):
     first = {stream_seed(0, "train", position) for position in range(1000)}
     assert first.isdisjoint(stream_seed(seed, purpose, position) for position in range(1000))
+
+
+# Texts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["A red circle", "  a red\tcircle\n", "a  RED  circle"])
+def test_capitals_and_blanks_do_not_change_the_number_of_a_text(text):
+    assert text_number(text) == text_number("a red circle")
+
+
+def test_the_number_of_a_text_is_fixed_for_good():
+    assert [text_number("a red circle"), text_number("")] == [1_934_406_655_020_654_534, 6_510_301_506_637_419_378]
+
+
+def test_texts_that_say_something_else_have_other_numbers():
+    texts = [f"{colour} {number}" for colour in ("red", "blue", "circle red") for number in range(5000)]
+    numbers = [text_number(text) for text in [*texts, "a b", "b a", "ab", "a b.", "a-b"]]
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_the_number_of_a_text_fits_a_tensor_and_uses_its_range():
+    numbers = [text_number(str(i)) for i in range(2000)]
+    assert torch.tensor(numbers, dtype=torch.int64).tolist() == numbers
+    assert 0 <= min(numbers) < 2**63 * 0.01
+    assert 2**63 * 0.99 < max(numbers) < 2**63
+    assert sum(number % 2 for number in numbers) / 2000 == pytest.approx(0.5, abs=0.05)
 
 
 # Steps ---------------------------------------------------------------------------------------------------------

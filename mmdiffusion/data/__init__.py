@@ -2,6 +2,7 @@
 
 from mmdiffusion.data.dance import Dance
 from mmdiffusion.data.digits import Digits
+from mmdiffusion.data.images import read_images
 from mmdiffusion.data.shapes import Shapes
 
-__all__ = ["Dance", "Digits", "Shapes"]
+__all__ = ["Dance", "Digits", "Shapes", "read_images"]

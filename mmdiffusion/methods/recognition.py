@@ -58,19 +58,21 @@ class Recognition(ABC):
     def inverse_temperature(self) -> float:
         """Scale of the similarities in a softmax."""
 
-    def classify(self, batch: Batch, candidates: Candidates) -> Float[Tensor, "b k"]:
+    def classify(self, batch: Batch, candidates: Candidates | Float[Tensor, "k d"]) -> Float[Tensor, "b k"]:
         """Probabilities of classes that are named in words (zero-shot, as CLIP; Radford et al. 2021, 2103.00020).
 
         The images are embedded once, whatever the number of classes.
 
         Args:
             batch: `image` (b c h w, in [-1, 1]), and `index` (b) or none; see `encode_image`.
-            candidates: A text for each of k classes, or several for each.
+            candidates: A text for each of k classes, or several for each; or their embeddings from `encode_classes`,
+                to read the texts once for many batches.
 
         Raises:
             ValueError: if there are fewer than two classes, or two are the same.
         """
-        similarity = self.encode_image(batch) @ self.encode_classes(candidates).T
+        classes = candidates if isinstance(candidates, Tensor) else self.encode_classes(candidates)
+        similarity = self.encode_image(batch) @ classes.T
         return (self.inverse_temperature * similarity).softmax(1)
 
     def encode_classes(self, candidates: Candidates) -> Float[Tensor, "k d"]:

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmdiffusion.nn.attention import KeysValues
 from mmdiffusion.nn.denoiser import Denoiser
-from mmdiffusion.nn.layers import KeysValues, Layer
-from mmdiffusion.nn.text_stream import Direction, Query
+from mmdiffusion.nn.layers import Layer
+from mmdiffusion.nn.text_stream import Direction, Query, Remembered
 from mmdiffusion.types import Condition
 
 
@@ -68,7 +69,7 @@ class AlignmentHead(nn.Module):
         x, memory = self.enter_image(middle.flatten(1, -2)), []
         for layer in self.layers:
             x, seen = layer(x)
-            memory.append(seen)
+            memory.append(seen.packed())
         return memory
 
     def read(self, query: Query, memory: Sequence[KeysValues]) -> Query:
@@ -114,5 +115,6 @@ def look(
     if stream.direction == "two_way":
         return anew
     seen = denoiser(tokens, clean, condition, until="mid")
+    memory = [Remembered(attention, image.packed()) for attention, image in seen.memory]
     remembered = head.remember(seen.taps["mid"])
-    return lambda query, time: head.read(stream.read(query, time, seen.memory), remembered)
+    return lambda query, time: head.read(stream.read(query, time, memory), remembered)

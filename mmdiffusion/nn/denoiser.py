@@ -11,7 +11,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmdiffusion.nn.layers import Block, Rotation, TimeEmbedding, modulate, rotary_angles, sine_positions, zero_init
+from mmdiffusion.nn.layers import Block, TimeEmbedding, modulate, zero_init
+from mmdiffusion.nn.positions import Rotation, rotary_angles, sine_positions
 from mmdiffusion.nn.text_stream import Direction, Reading, Remembered, TextStream
 from mmdiffusion.types import Condition
 

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmdiffusion.nn.denoiser import Denoised
-from mmdiffusion.nn.layers import Block, TimeEmbedding, sine_positions
+from mmdiffusion.nn.layers import Block, TimeEmbedding
+from mmdiffusion.nn.positions import sine_positions
 
 Image = Float[Tensor, "b c h w"]
 Logits = Float[Tensor, "b k"]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdiffusion.nn.conditioners import Conditioner
-from mmdiffusion.nn.layers import sine_positions
+from mmdiffusion.nn.positions import sine_positions
 from mmdiffusion.types import Batch, Condition, DataSpec, LabelSpec, MotionSpec
 
 

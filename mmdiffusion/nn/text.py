@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmdiffusion.nn.conditioners import Conditioner
-from mmdiffusion.nn.layers import Layer, sine_positions
+from mmdiffusion.nn.layers import Layer
+from mmdiffusion.nn.positions import sine_positions
 from mmdiffusion.types import Batch, Condition, DataSpec, TextSpec
 
 _PADDING = 0

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmdiffusion.nn.layers import FeedForward, Heads, KeysValues, SelfAttention, TimeEmbedding, join
+from mmdiffusion.nn.attention import Heads, KeysValues, SelfAttention
+from mmdiffusion.nn.layers import FeedForward, TimeEmbedding
 
 Query = Float[Tensor, "b q d"]
 Direction = Literal["two_way", "one_way"]
@@ -146,5 +147,5 @@ class QueryBlock(nn.Module):
             attention: The block's.
             image: Keys and values of the image tokens in it.
         """
-        tokens = asked.tokens + attention.mix(asked.queries, join(image, asked.seen))
+        tokens = asked.tokens + attention.mix(asked.queries, image, beside=asked.seen)
         return self.leave(tokens + self.feed_forward(self.feed_forward_norm(tokens)))

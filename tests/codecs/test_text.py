@@ -79,8 +79,9 @@ def test_the_order_of_words_counts_by_runs_alone():
 
 
 def test_captions_that_share_words_are_nearer():
-    near, far = build(width=256)(["a red circle", "a red square", "some blue stars"]).summary[1:] @ (
-        build(width=256)(["a red circle"]).summary[0]
+    near, far = (
+        build(width=256)(["a red circle", "a red square", "some blue stars"]).summary[1:]
+        @ (build(width=256)(["a red circle"]).summary[0])
     )
     assert near > 0.3
     assert abs(far) < 0.2

@@ -8,7 +8,7 @@ from mmdiffusion.data.scenes import SCENE
 from mmdiffusion.data.shapes import HELD_OUT, PAIRS, SEEN
 from mmdiffusion.types import ImageSpec, LabelSpec, SegmentationSpec
 
-NAMES = ["attributes", "caption", "image", "index", "label", "segmentation"]
+NAMES = ["attributes", "caption", "combination", "image", "index", "label", "segmentation"]
 SPLITS = pytest.mark.parametrize("split", ["train", "val", "test"])
 
 

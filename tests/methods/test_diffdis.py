@@ -221,6 +221,7 @@ def test_classes_are_compared_by_the_softmax_of_scaled_similarities():
     turned = method.classify(batch, PROMPTS[::-1])
     torch.testing.assert_close(turned.flip(1), expected)
     torch.testing.assert_close(method.classify(batch, [[prompt] for prompt in PROMPTS]), expected)
+    assert torch.equal(method.classify(batch, method.encode_classes(PROMPTS)), method.classify(batch, PROMPTS))
 
 
 def test_an_ensemble_is_the_mean_of_its_prompts():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmdiffusion.nn import Denoiser, Level, ReferenceMotionConditioner
-from mmdiffusion.nn.layers import CrossAttention
+from mmdiffusion.nn.attention import CrossAttention
 from mmdiffusion.nn.motion_reference import ResidualBlock, convolution
 from mmdiffusion.types import LabelSpec, MotionSpec
 from tests.helpers import generator

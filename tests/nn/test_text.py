@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmdiffusion.nn import Denoiser, Level, WordConditioner
+from mmdiffusion.nn import Denoiser, Level, TowerConditioner, WordConditioner
 from mmdiffusion.nn.text import mean_word
 from mmdiffusion.types import Condition, LabelSpec, TextSpec
 
@@ -140,3 +140,85 @@ def test_a_caption_of_other_words_is_named(caption, message):
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         build(**settings)
+
+
+# Captions that a tower has read --------------------------------------------------------------------------------
+
+COUNTS = (3, 7, 1)
+
+
+def tower(**settings):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return TowerConditioner(12, 7, **{"width": 16, "depth": 2, "heads": 2, "vector_width": 8} | settings)
+
+
+def read_by_a_tower(seed=0):
+    """Tokens of three captions, and what fills them up: numbers too, so that none is told by a zero."""
+    tokens = torch.randn(3, 7, 12, generator=torch.Generator().manual_seed(seed))
+    return {"caption_tokens": tokens, "caption_mask": torch.arange(7) < torch.tensor(COUNTS)[:, None]}
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_what_a_tower_read_becomes_a_vector_and_tokens(depth):
+    conditioner, known = tower(depth=depth), read_by_a_tower()
+    condition = conditioner(known)
+    assert condition.tokens.shape == (3, 7, 16)
+    assert condition.vector.shape == (3, 8)
+    assert torch.equal(condition.mask, known["caption_mask"])
+    assert conditioner.reads == ("caption_tokens", "caption_mask")
+    assert (conditioner.width, conditioner.context_width) == (8, 16)
+
+
+def test_without_layers_a_token_of_a_tower_is_projected_in_its_place():
+    conditioner, known = tower(depth=0), read_by_a_tower()
+    weight, bias = conditioner.enter.weight, conditioner.enter.bias
+    entered = torch.stack([known["caption_tokens"][0, i] @ weight.T + bias for i in range(7)])
+    expected = conditioner.norm(entered + conditioner.positions)
+    torch.testing.assert_close(conditioner(known).tokens[0], expected)
+    torch.testing.assert_close(conditioner(known).vector[0], conditioner.summary(expected[: COUNTS[0]].mean(0)))
+
+
+def test_what_fills_up_a_tower_s_tokens_has_no_influence():
+    conditioner, known = tower(), read_by_a_tower()
+    mask, other = known["caption_mask"], read_by_a_tower(1)["caption_tokens"] * 100
+    filled = conditioner(known | {"caption_tokens": torch.where(mask[..., None], known["caption_tokens"], other)})
+    condition = conditioner(known)
+    torch.testing.assert_close(filled.vector, condition.vector)
+    torch.testing.assert_close(filled.tokens[mask], condition.tokens[mask])
+    assert not torch.allclose(conditioner(known | {"caption_tokens": other}).vector, condition.vector, atol=0.1)
+
+
+def test_every_token_of_a_tower_sees_every_other():
+    conditioner, known = tower(), read_by_a_tower()
+    changed = known["caption_tokens"].clone()
+    changed[1, 6] += 1
+    before, after = conditioner(known), conditioner(known | {"caption_tokens": changed})
+    assert ((before.tokens - after.tokens)[1].abs().amax(1) > 1e-6).all()
+    for row in (0, 2):
+        torch.testing.assert_close(after.tokens[row], before.tokens[row])
+
+
+def test_a_dropped_caption_of_a_tower_looks_like_none():
+    conditioner, known = tower(), read_by_a_tower()
+    dropped = conditioner(known, torch.tensor([False, True, False]))
+    shown, null = conditioner(known), conditioner.null(2)
+    assert torch.as_tensor(null.mask).tolist() == [[True] + [False] * 6] * 2
+    for field in FIELDS:
+        assert torch.equal(getattr(dropped, field)[1], getattr(null, field)[0])
+        assert torch.equal(getattr(dropped, field)[1], getattr(null, field)[1])
+        assert torch.equal(getattr(dropped, field)[[0, 2]], getattr(shown, field)[[0, 2]])
+
+
+def test_gradients_reach_every_weight_behind_a_tower():
+    conditioner = tower()
+    condition = conditioner(read_by_a_tower(), torch.tensor([True, False, False]))
+    generator = torch.Generator().manual_seed(0)
+    sum((part * torch.randn(part.shape, generator=generator)).sum() for part in condition[:2]).backward()
+    assert not [name for name, p in conditioner.named_parameters() if p.grad is None or not p.grad.any()]
+    assert torch.as_tensor(conditioner.positions.grad).any(1).all()
+
+
+def test_a_width_that_heads_do_not_divide_is_named_behind_a_tower_too():
+    with pytest.raises(ValueError, match="width is 16: expected a multiple of heads, which is 3"):
+        tower(heads=3)

@@ -1,0 +1,90 @@
+"""Attention against that of PyTorch, and what it may and may not see."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mmdiffusion.nn.attention import CrossAttention, KeysValues, SelfAttention, attend, normalise
+from mmdiffusion.nn.positions import rotary_angles
+
+
+def normal(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# Attention -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attend_is_the_attention_of_pytorch(masked):
+    queries, keys, values = normal(0, 2, 5, 3, 8), normal(1, 2, 6, 3, 8), normal(2, 2, 6, 3, 8)
+    mask = torch.tensor([[True] * 4 + [False] * 2, [False] + [True] * 5]) if masked else None
+    allowed = None if mask is None else mask[:, None, None]
+    expected = F.scaled_dot_product_attention(
+        queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), allowed
+    )
+    torch.testing.assert_close(
+        attend(queries, keys, values, mask), expected.transpose(1, 2).flatten(2), atol=1e-6, rtol=1e-5
+    )
+
+
+def test_normalise_is_layer_normalisation_without_a_shift():
+    x, scale = 5 + 3 * normal(0, 4, 6), normal(1, 6)
+    expected = (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-6).sqrt() * scale
+    torch.testing.assert_close(normalise(x, scale), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_self_attention_ignores_the_size_of_its_queries_and_keys():
+    torch.manual_seed(0)
+    attention, x = SelfAttention(8, 2), normal(0, 1, 5, 8)
+    before, _ = attention(x)
+    with torch.no_grad():
+        attention.project.weight[:16] *= 50
+        attention.project.bias[:16] *= 50
+    torch.testing.assert_close(attention(x)[0], before, atol=1e-4, rtol=1e-4)
+
+
+def test_self_attention_without_positions_has_no_order():
+    attention, x = SelfAttention(8, 2), normal(0, 2, 5, 8)
+    torch.testing.assert_close(attention(x.flip(1))[0].flip(1), attention(x)[0], atol=1e-6, rtol=1e-5)
+
+
+def test_self_attention_with_positions_has_an_order():
+    attention, x, rotation = SelfAttention(8, 2), normal(0, 2, 5, 8), rotary_angles((5,), 4)
+    assert not torch.allclose(attention(x.flip(1), rotation)[0].flip(1), attention(x, rotation)[0], atol=1e-4)
+
+
+def test_masked_tokens_are_as_good_as_missing_to_the_others():
+    attention, x = SelfAttention(8, 2), normal(0, 2, 5, 8)
+    mask = torch.tensor([[True] * 3 + [False] * 2] * 2)
+    torch.testing.assert_close(attention(x, mask=mask)[0][:, :3], attention(x[:, :3])[0])
+
+
+def test_tokens_beside_are_seen_like_tokens_within():
+    attention, x = SelfAttention(8, 2), normal(0, 2, 7, 8)
+    whole, _ = attention(x)
+    _, beside = attention.heads(x[:, 5:])
+    torch.testing.assert_close(attention(x[:, :5], beside=beside)[0], whole[:, :5])
+
+
+def test_cross_attention_to_one_token_reads_it_whole():
+    attention, context = CrossAttention(8, 2, 6), normal(0, 2, 3, 6)
+    only_second = torch.tensor([[False, True, False]] * 2)
+    expected = attention.out(attention.project_context(context[:, 1])[:, 8:])[:, None].expand(2, 5, 8)
+    torch.testing.assert_close(attention(normal(1, 2, 5, 8), context, only_second), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("count", [1, 5])
+def test_keys_beside_are_attended_like_keys_joined(dtype, count):
+    queries, keys, values = (normal(seed, 2, n, 3, 8).to(dtype) for seed, n in ((0, count), (1, 6), (2, 6)))
+    whole = attend(queries, keys, values)
+    parted = attend(queries, keys[:, :4], values[:, :4], beside=KeysValues(keys[:, 4:], values[:, 4:]))
+    tolerance = 1e-6 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(parted, whole, atol=tolerance, rtol=tolerance)
+
+
+def test_packed_keys_are_the_same_numbers():
+    seen = KeysValues(normal(0, 2, 5, 3, 8), normal(1, 2, 5, 3, 8))
+    assert all(torch.equal(before, after) for before, after in zip(seen, seen.packed(), strict=True))
+    assert all(part.transpose(1, 2).is_contiguous() for part in seen.packed())

@@ -84,6 +84,7 @@ class Evaluate(Callback):
         check_draws(self.draws, method)
         assert isinstance(method, Method)
         check_controls(self.controls, self.metrics, data, method.givable)
+        recognise.check(self.metrics, method)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check what is to be drawn and made."""
@@ -190,11 +191,10 @@ class Evaluate(Callback):
         made: Figure,
     ) -> None:
         """Embeddings of the split's images, and of images that should tell nothing."""
-        metrics = [metric for metric in self.metrics if set(recognise.EMBEDDINGS) & set(metric.inputs)]
+        metrics = recognise.readers(self.metrics)
         if not metrics:
             return
-        if not isinstance(method, Recognition):
-            raise ValueError(f"metrics has {metrics[0].name()}: {type(method).__name__} embeds no images")
+        assert isinstance(method, Recognition), "checked before"
         for metric in metrics:
             metric.read(method.encode_text)
         texts = {"text_embedding"} if "caption" in data.spec else set()

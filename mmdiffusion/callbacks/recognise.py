@@ -6,13 +6,32 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
+from mmdiffusion.methods.base import Method
 from mmdiffusion.methods.recognition import Recognition
+from mmdiffusion.metrics.base import SampleMetric
 from mmdiffusion.types import Batch
 
 EMBEDDINGS = ("image_embedding", "text_embedding")
 OWN, BLANK, OTHER = "recognise", "blank images", "other images"
 COLUMNS = (OWN, BLANK, OTHER)
 """Images as they are; and the controls: all grey, and those of other samples. A leak shows there."""
+
+
+def readers(metrics: Iterable[SampleMetric]) -> list[SampleMetric]:
+    """The metrics that read embeddings."""
+    return [metric for metric in metrics if set(EMBEDDINGS) & set(metric.inputs)]
+
+
+def check(metrics: Iterable[SampleMetric], method: Method) -> None:
+    """Check that a method can embed what is to be measured.
+
+    Raises:
+        ValueError: naming the metric, or what the method was not trained for.
+    """
+    for metric in readers(metrics):
+        if not isinstance(method, Recognition):
+            raise ValueError(f"metrics has {metric.name()}: {type(method).__name__} embeds no images")
+        method.check_recognition(None)
 
 
 def embedded(

@@ -292,7 +292,7 @@ class DiffDis(Method, Recognition):
         return guidance
 
     def check_recognition(self, guidance: float | None) -> float:
-        """Check a request for embeddings, and say which guidance holds."""
+        """Check a request for embeddings, and say which guidance holds; see `Recognition`."""
         guidance = self.alignment_guidance if guidance is None else guidance
         check_trained(self.alignment_weight, "alignment_weight", "recognising images")
         if guidance != 1:

@@ -58,6 +58,17 @@ class Recognition(ABC):
     def inverse_temperature(self) -> float:
         """Scale of the similarities in a softmax."""
 
+    @abstractmethod
+    def check_recognition(self, guidance: float | None) -> float:
+        """Check a request for embeddings, and say which guidance holds.
+
+        Args:
+            guidance: Asked for; `None` for the method's own.
+
+        Raises:
+            ValueError: if the method was not trained for it.
+        """
+
     def classify(self, batch: Batch, candidates: Candidates | Float[Tensor, "k d"]) -> Float[Tensor, "b k"]:
         """Probabilities of classes that are named in words (zero-shot, as CLIP; Radford et al. 2021, 2103.00020).
 

@@ -1,4 +1,4 @@
-"""DiffDis from the command line: fit, test and reload; and the user's mistakes, one clear message and nothing written."""
+"""DiffDis from the command line: fit, test, reload; the user's mistakes: one clear message, and nothing written."""
 
 import json
 
@@ -54,10 +54,10 @@ ZERO_SHOT = {"class_path": "ZeroShotAccuracy", "init_args": {"templates": ["a ha
 def run(tmp_path_factory):
     """A run that was trained and tested."""
     folder = tmp_path_factory.mktemp("diffdis")
-    metrics = evaluate(
-        ZERO_SHOT, {"class_path": "RetrievalRecall", "init_args": {"k": 5}}, digit={"given": ["caption"]}
-    )
-    trainer = CONFIG["trainer"] | {"callbacks": [*CONFIG["trainer"]["callbacks"], *metrics]}
+    recall = {"class_path": "RetrievalRecall", "init_args": {"k": 5}}
+    samples = {"class_path": "LogSamples", "init_args": {"draws": {"digit": {"given": ["caption"]}}}}
+    callbacks = [*CONFIG["trainer"]["callbacks"], samples, *evaluate(ZERO_SHOT, recall, digit={"given": ["caption"]})]
+    trainer = CONFIG["trainer"] | {"callbacks": callbacks}
     config, run = write_config(folder / "tiny.yaml", CONFIG | {"trainer": trainer}), folder / "run"
     for words in (("fit", "-c", config), ("test",), ("predict",)):
         status, _, err = command(*words, "--run", run)

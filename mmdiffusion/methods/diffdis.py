@@ -28,7 +28,7 @@ from mmdiffusion.methods.checks import (
     check_unit_shares,
     check_weights,
 )
-from mmdiffusion.methods.recognition import Embeddings, Recognition
+from mmdiffusion.methods.recognition import Embeddings, Recognition, check_texts
 from mmdiffusion.methods.text_query import TextQuery
 from mmdiffusion.nn.alignment import AlignmentHead, Look, look
 from mmdiffusion.nn.denoiser import Denoiser
@@ -224,6 +224,7 @@ class DiffDis(Method, Recognition):
     @torch.no_grad()
     def encode_text(self, captions: Sequence[str]) -> Embeddings:
         """The tower's embeddings; see `Recognition`."""
+        check_texts(captions, "captions")
         return self.tower(captions).summary
 
     @property

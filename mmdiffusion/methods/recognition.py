@@ -95,6 +95,7 @@ class Recognition(ABC):
         Raises:
             ValueError: if there are fewer than two classes, or two are the same.
         """
+        check_texts(candidates, "candidates")
         prompts = [[texts] if isinstance(texts, str) else list(texts) for texts in candidates]
         check_classes(prompts)
         embedded = self.encode_text([text for texts in prompts for text in texts])
@@ -109,6 +110,20 @@ class Recognition(ABC):
             captions: m texts.
         """
         return self.encode_image(batch) @ self.encode_text(captions).T
+
+
+def check_texts(texts: object, field: str) -> None:
+    """Check that several texts are given, and not one, which would be read letter by letter.
+
+    Args:
+        texts: What was given.
+        field: Its name.
+
+    Raises:
+        ValueError: for a single text.
+    """
+    if isinstance(texts, str):
+        raise ValueError(f"{field} is {texts!r}: expected a list of texts")
 
 
 def check_classes(prompts: Sequence[Sequence[str]]) -> None:

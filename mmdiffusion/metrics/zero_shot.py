@@ -107,6 +107,8 @@ class ZeroShotAccuracy(SampleMetric):
         if self.num_samples == 0:
             raise ValueError(f"{self.name()}: found 0 images with a class, expected at least 1")
         label, embedding = label[kept], dim_zero_cat(self.embeddings).view(len(label), -1)[kept]
+        if int(label.max()) >= len(self.classes):
+            raise ValueError(f"{self.name()}: found label {int(label.max())}, expected below {len(self.classes)}")
         candidates = label.unique() if self.among == "present" else torch.arange(len(self.classes), device=label.device)
         self.num_classes = len(candidates)
         similarity = embedding @ self.classes.to(embedding)[candidates].T

@@ -251,6 +251,13 @@ def test_impossible_candidates_are_named(candidates, message):
         build().classify(batch_of(), [c if isinstance(c, list) else [c] for c in candidates])
 
 
+def test_one_text_instead_of_several_is_named():
+    with pytest.raises(ValueError, match="captions is 'a one': expected a list"):
+        build().encode_text("a one")
+    with pytest.raises(ValueError, match="candidates is 'a one': expected a list"):
+        build().classify(batch_of(), "a one")
+
+
 def test_an_image_of_another_size_is_named():
     batch = {"image": torch.zeros(2, 3, 8, 8)}
     with pytest.raises(ValueError, match=r"image has shape \(3, 8, 8\): expected \(1, 8, 8\)"):

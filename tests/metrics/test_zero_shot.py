@@ -298,3 +298,11 @@ def test_a_value_needs_classes_that_were_read_and_images_of_them():
         value(EMBEDDINGS, [-1] * 8)
     with pytest.raises(ValueError, match=message):
         compute_together(build(), build())
+
+
+@pytest.mark.parametrize("among", ["all", "present"])
+def test_a_label_without_a_name_is_named(among):
+    metric = build(among=among)
+    metric.update(torch.eye(7)[:2], torch.tensor([0, 7]))
+    with pytest.raises(ValueError, match="found label 7, expected below 7"):
+        metric.compute()

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdiffusion.codecs.frozen import FrozenNetwork
-from mmdiffusion.codecs.pretrained import check_folder, load, needs
+from mmdiffusion.codecs.pretrained import check_folder, latent_side, load, needs
 from mmdiffusion.types import DataSpec, ImageSpec
 
 Images = Float[Tensor, "b c h w"]
@@ -101,15 +101,8 @@ class AutoencoderKLLatents(FrozenNetwork, LatentCodec):
         check_folder(path, "_class_name", "AutoencoderKL", "stabilityai/sd-vae-ft-mse")
         network = load(AutoencoderKL, path, low_cpu_mem_usage=False)  # the default asks for one more library, and warns
         config: Any = network.config
-        if not config.in_channels == config.out_channels == image.channels:
-            raise ValueError(
-                f"path is {path}: in_channels is {config.in_channels}, out_channels is {config.out_channels}; "
-                f"expected {image.channels} of each, the channels of the data"
-            )
-        factor = 2 ** (len(config.block_out_channels) - 1)
-        if image.size % factor:
-            raise ValueError(f"image has size {image.size}: the weights at {path} expect a multiple of {factor}")
-        super().__init__(image, ImageSpec(config.latent_channels, image.size // factor), clip=None)
+        side = latent_side(config, image, path)
+        super().__init__(image, ImageSpec(config.latent_channels, side), clip=None)
         self.hold(network)
         self.scale, self.shift = config.scaling_factor, config.shift_factor or 0.0
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmdiffusion.types import ImageSpec
+
 
 def check_folder(path: str, field: str, expected: str | tuple[str, ...], example: str) -> None:
     """Check that a folder holds a model of the kind wanted, before any library reads it.
@@ -56,6 +58,28 @@ def load(kind: Any, path: str, **options: bool) -> Any:
         raise ValueError(f"path is {path}: its weights lack {missing[0]} and {len(missing) - 1} more; get it anew")
     assert isinstance(network, nn.Module)
     return network
+
+
+def latent_side(config: Any, image: ImageSpec, path: str) -> int:
+    """Pixels a side of what an image autoencoder of diffusers makes of images.
+
+    Args:
+        config: The autoencoder's.
+        image: The images.
+        path: Where its weights are from.
+
+    Raises:
+        ValueError: if it was built for other channels, or does not divide the images' size.
+    """
+    if not config.in_channels == config.out_channels == image.channels:
+        raise ValueError(
+            f"path is {path}: in_channels is {config.in_channels}, out_channels is {config.out_channels}; "
+            f"expected {image.channels} of each, the channels of the data"
+        )
+    factor = 2 ** (len(config.block_out_channels) - 1)
+    if image.size % factor:
+        raise ValueError(f"image has size {image.size}: the weights at {path} expect a multiple of {factor}")
+    return image.size // factor
 
 
 def needs(extra: str, library: str, error: ImportError) -> ValueError:

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdiffusion.codecs.frozen import FrozenCodec
-from mmdiffusion.codecs.pretrained import check_folder, load, needs
+from mmdiffusion.codecs.pretrained import check_folder, latent_side, load, needs
 from mmdiffusion.types import DataSpec, ImageSpec, TokenSpec
 
 
@@ -33,15 +33,8 @@ class VQModelTokens(FrozenCodec):
         check_folder(path, "_class_name", "VQModel", "CompVis/ldm-celebahq-256")
         network = load(VQModel, path, low_cpu_mem_usage=False)  # the default asks for one more library, and warns
         config: Any = network.config
-        if not config.in_channels == config.out_channels == image.channels:
-            raise ValueError(
-                f"path is {path}: in_channels is {config.in_channels}, out_channels is {config.out_channels}; "
-                f"expected {image.channels} of each, the channels of the data"
-            )
-        factor = 2 ** (len(config.block_out_channels) - 1)
-        if image.size % factor:
-            raise ValueError(f"image has size {image.size}: the weights at {path} expect a multiple of {factor}")
-        grid = (image.size // factor, image.size // factor)
+        side = latent_side(config, image, path)
+        grid = (side, side)
         super().__init__(network, TokenSpec(config.num_vq_embeddings, grid), "image")
         self.shape = (image.channels, image.size, image.size)
 

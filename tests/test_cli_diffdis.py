@@ -1,13 +1,18 @@
 """DiffDis from the command line: fit, test, reload; the user's mistakes: one clear message, and nothing written."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import mmdiffusion
-from tests.helpers import QUIET, command, write_config
+from tests.helpers import QUIET, ROOT, command, write_config
 from tests.test_cli import assert_clear
 
 CONFIG = {
@@ -90,6 +95,25 @@ def test_a_run_comes_back_and_classifies(run):
     assert made[0].shape == (3, 2)
     torch.testing.assert_close(made[0].sum(1), torch.ones(3))
     assert torch.equal(*made)
+
+
+def test_the_example_of_the_readme_classifies_a_picture(run, tmp_path):
+    _, example = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    Image.new("L", (8, 8), 200).save(tmp_path / "mine.png")
+    code = "import mmdiffusion\n" + example.replace("runs/diffdis", str(run)) + "print(tuple(probabilities.shape))\n"
+    code = code.replace("a large red circle at the top left", "a handwritten one")
+    code = code.replace("a small blue cross at the bottom right", "a handwritten two")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "(1, 2)\n"
 
 
 MISTAKES = [

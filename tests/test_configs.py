@@ -23,7 +23,7 @@ SMALLER = {
     "trainer.enable_progress_bar": "false",
     "trainer.enable_model_summary": "false",
     "data.init_args.batch_size": 16,
-    "data.init_args.eval_batch_size": 16,
+    "data.init_args.eval_batch_size": 20,
 }
 
 

@@ -57,7 +57,7 @@ def test_loading_leaves_the_global_generator(folder, trained):
 
 def test_the_example_of_the_readme_runs_in_a_process_of_its_own(folder, trained):
     """A process of its own: the shape checks of the tests change how Lightning sees a constructor."""
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    example, _ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     code = (
         example.replace("runs/mine", str(folder / "run")) + "print(tuple(digits.shape), tuple(probabilities.shape))\n"
     )

@@ -207,7 +207,9 @@ class DiffDis(Method, Recognition):
         num_draws: int | None = None,
     ) -> Embeddings:
         """Denoise embeddings from pure noise, given images (arXiv 2308.09306, Algorithm 3); see `Recognition`."""
-        guidance = self.check_recognition(guidance)
+        guidance, num_draws = self.check_recognition(guidance), self.num_draws if num_draws is None else num_draws
+        if num_draws < 1:
+            raise ValueError(f"num_draws is {num_draws}: expected at least 1")
         image = batch["image"]
         assert isinstance(image, Tensor)
         index = batch.get("index", torch.arange(len(image)))
@@ -217,7 +219,7 @@ class DiffDis(Method, Recognition):
         images = [self.look(latent), *([self.look(torch.zeros_like(latent))] if guidance != 1 else [])]
         steps = self.alignment_steps if steps is None else steps
         total = torch.zeros(len(image), self.query.width, device=self.device)
-        for _ in range(self.num_draws if num_draws is None else num_draws):
+        for _ in range(num_draws):
             total += self.query.denoise(noise.normal((self.query.width,)), steps, images, guidance)
         return F.normalize(total, dim=-1)
 

@@ -346,6 +346,8 @@ def test_impossible_draws_are_named(changes, request_, message):
 def test_recognition_that_was_not_trained_is_named():
     with pytest.raises(ValueError, match="alignment_weight is 0"):
         build(alignment_weight=0.0).classify(batch_of(), PROMPTS)
+    with pytest.raises(ValueError, match="num_draws is 0"):
+        build().encode_image(batch_of(), num_draws=0)
     with pytest.raises(ValueError, match="drop_image is 0"):
         build(drop_image=0.0).encode_image(batch_of(), guidance=2.0)
 

@@ -170,9 +170,7 @@ class Evaluate(Callback):
         metrics = [metric for metric in self.metrics if "prediction" in metric.inputs]
         if not metrics:
             return
-        classify: Callable[[Batch], Tensor] | None = getattr(method, "classify", None)
-        if classify is None:
-            raise ValueError(f"metrics has {metrics[0].name()}: {type(method).__name__} does not classify")
+        classify: Callable[[Batch], Tensor] = method.classify  # pyright: ignore[reportAssignmentType] - checked before
         batches: list[Batch] = []
         for batch in self._real(trainer, data, split, range(data.num_rows(split))):
             image = batch["image"]
@@ -200,7 +198,7 @@ class Evaluate(Callback):
         texts = {"text_embedding"} if "caption" in data.spec else set()
         for column in recognise.COLUMNS:
             real = self._real(trainer, data, split, range(data.num_rows(split)))
-            batches = recognise.embedded(method, real, column, trainer.precision_plugin.forward_context)
+            batches = recognise.embedded(method, real, column, data, split, trainer.precision_plugin.forward_context)
             entries = {*data.spec, "index", "image_embedding", *texts}
             self._measure(column, list(batches), entries, metrics, made)
 

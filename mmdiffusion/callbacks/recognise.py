@@ -1,11 +1,12 @@
 """Embeddings of real images and their captions, and of images that should tell nothing."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
+from mmdiffusion.data.base import DataModule, Split
 from mmdiffusion.methods.base import Method
 from mmdiffusion.methods.recognition import Recognition
 from mmdiffusion.metrics.base import SampleMetric
@@ -22,12 +23,18 @@ def readers(metrics: Iterable[SampleMetric]) -> list[SampleMetric]:
     return [metric for metric in metrics if set(EMBEDDINGS) & set(metric.inputs)]
 
 
-def check(metrics: Iterable[SampleMetric], method: Method) -> None:
-    """Check that a method can embed what is to be measured.
+def check(metrics: Sequence[SampleMetric], method: Method) -> None:
+    """Check that a method can classify or embed what is to be measured.
 
     Raises:
         ValueError: naming the metric, or what the method was not trained for.
     """
+    for metric in metrics:
+        if "prediction" in metric.inputs and (isinstance(method, Recognition) or not getattr(method, "classify", None)):
+            kind = type(method).__name__
+            raise ValueError(
+                f"metrics has {metric.name()}: {kind} does not classify without words, see ZeroShotAccuracy"
+            )
     for metric in readers(metrics):
         if not isinstance(method, Recognition):
             raise ValueError(f"metrics has {metric.name()}: {type(method).__name__} embeds no images")
@@ -38,6 +45,8 @@ def embedded(
     method: Recognition,
     batches: Iterable[Batch],
     column: str,
+    data: DataModule,
+    split: Split,
     precision: Callable[[], AbstractContextManager],
 ) -> Iterator[Batch]:
     """Batches with the embeddings of their images, and of their captions where they have any.
@@ -46,14 +55,21 @@ def embedded(
         method: Embeds; it is handed images and indices, no labels and no captions.
         batches: Real data.
         column: Which images it is shown.
+        data: The data module, for images of other samples: those of one order of the whole split, whatever the
+            batches and processes.
+        split: Where they come from.
         precision: Makes the context in which it runs.
     """
+    order = torch.randperm(data.num_rows(split), generator=torch.Generator().manual_seed(0))
     for batch in batches:
-        image, caption = batch["image"], batch.get("caption")
+        image, index, caption = batch["image"], batch["index"], batch.get("caption")
         assert isinstance(image, Tensor)
-        shown = {OWN: image, BLANK: torch.zeros_like(image), OTHER: image.roll(1, 0)}[column]
+        assert isinstance(index, Tensor)
+        shown = torch.zeros_like(image) if column == BLANK else image
+        if column == OTHER:
+            shown = data.rows(split, order[index].tolist())["image"]
         with precision():
-            made: Batch = {"image_embedding": method.encode_image({"image": shown, "index": batch["index"]}).cpu()}
+            made: Batch = {"image_embedding": method.encode_image({"image": shown, "index": index}).cpu()}
             if caption is not None:
                 made["text_embedding"] = method.encode_text([str(words) for words in caption]).cpu()
         yield batch | made

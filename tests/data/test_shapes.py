@@ -1,20 +1,32 @@
 """The data module: what a batch holds, what each split shows, and what a scene depends on."""
 
+import itertools
+from collections import Counter
+
 import pytest
 import torch
 
 from mmdiffusion.data import Shapes
 from mmdiffusion.data.scenes import SCENE
-from mmdiffusion.data.shapes import HELD_OUT, PAIRS, SEEN
+from mmdiffusion.data.shapes import COMBINATIONS, PAIRS, home
 from mmdiffusion.types import ImageSpec, LabelSpec, SegmentationSpec
 
 NAMES = ["attributes", "caption", "combination", "image", "index", "label", "segmentation"]
 SPLITS = pytest.mark.parametrize("split", ["train", "val", "test"])
 
 
+ATTRIBUTES = list(itertools.product(range(5), range(6), range(2), range(4)))
+"""Shape, colour, size and position of every combination, in the order of `COMBINATIONS`."""
+
+
 @pytest.fixture(scope="module")
 def shapes():
     return Shapes(batch_size=16, num_train=1200)
+
+
+@pytest.fixture(scope="module")
+def pairs_held_out():
+    return Shapes(batch_size=16, num_train=1200, held_out="pairs")
 
 
 def pairs_of(attributes):
@@ -86,30 +98,62 @@ def test_the_map_is_where_pictures_have_colour(shapes, split):
 # Combinations ----------------------------------------------------------------------------------------------------
 
 
-def test_held_out_pairs_are_apart_and_every_shape_and_colour_remains():
-    held = [*HELD_OUT["val"], *HELD_OUT["test"]]
-    assert len(set(held)) == 10
-    assert set(held) | set(SEEN) == set(PAIRS)
-    assert len(SEEN) == 20
-    for words in (SCENE.shapes, SCENE.colours):
-        assert all(sum(word in pair.split() for pair in SEEN) >= 3 for word in words)
+def owners(data):
+    """The split of every combination as a mapping from its four attributes: 0 training, 1 validation, 2 test."""
+    return dict(zip(ATTRIBUTES, data.home.tolist(), strict=True))
 
 
-def test_training_shows_every_seen_pair_and_no_other(shapes):
-    found = {PAIRS[pair] for pairs in pairs_of(shapes.columns("train")["attributes"]) for pair in pairs}
-    assert found == set(SEEN)
+def shown(columns):
+    """Combinations of every object of each scene."""
+    return [[tuple(row) for row in scene if row[0] >= 0] for scene in columns["attributes"].tolist()]
 
 
-@pytest.mark.parametrize("split", ["val", "test"])
-def test_every_other_scene_shows_one_pair_of_its_split(shapes, split):
-    columns = shapes.columns(split)
-    own = [[PAIRS[pair] in HELD_OUT[split] for pair in pairs] for pairs in pairs_of(columns["attributes"])]
-    assert all(sum(is_own) == 1 for is_own in own)
-    strange = [[PAIRS[pair] not in (*HELD_OUT[split], *SEEN) for pair in p] for p in pairs_of(columns["attributes"])]
-    assert not any(map(any, strange))
-    first = [is_own[0] for is_own in own if len(is_own) == 2]
-    assert 0.4 < sum(first) / len(first) < 0.6, "the pair of the split is named first as often as second"
-    assert not set(columns["caption"]) & set(shapes.columns("train")["caption"])
+def test_combinations_are_numbered_as_their_captions():
+    assert [tuple(parse(caption)[0]) for caption in COMBINATIONS] == ATTRIBUTES
+
+
+def test_held_out_combinations_leave_every_two_attributes_together_in_training():
+    split_of = dict(zip(ATTRIBUTES, home("combinations").tolist(), strict=True))
+    assert Counter(split_of.values()) == {0: 160, 1: 40, 2: 40}
+    for first, second in itertools.combinations(range(4), 2):
+        number = Counter((c[first], c[second]) for c, split in split_of.items() if split == 0)
+        assert set(number) == {(c[first], c[second]) for c in ATTRIBUTES}
+        assert min(number.values()) >= 5
+    for split in (1, 2):
+        colours = Counter((s, size, at) for (s, _, size, at), own in split_of.items() if own == split)
+        assert set(colours.values()) == {1}
+        assert len(colours) == 40
+        pairs = Counter(c[:2] for c, own in split_of.items() if own == split)
+        assert set(pairs.values()) == {1, 2}
+
+
+def test_held_out_pairs_leave_every_shape_and_colour_in_training():
+    split_of = dict(zip(ATTRIBUTES, home("pairs").tolist(), strict=True))
+    pairs = [{c[:2] for c, split in split_of.items() if split == own} for own in range(3)]
+    assert [len(own) for own in pairs] == [20, 5, 5]
+    assert len(set.union(*pairs)) == 30
+    for column in range(2):
+        assert min(Counter(pair[column] for pair in pairs[0]).values()) >= 3
+
+
+@pytest.mark.parametrize("held_out", ["combinations", "pairs"])
+def test_training_shows_its_own_and_no_other(shapes, pairs_held_out, held_out):
+    data = {"combinations": shapes, "pairs": pairs_held_out}[held_out]
+    found = {combination for scene in shown(data.columns("train")) for combination in scene}
+    assert found == {combination for combination, split in owners(data).items() if split == 0}
+
+
+@pytest.mark.parametrize("held_out", ["combinations", "pairs"])
+@pytest.mark.parametrize(("split", "number"), [("val", 1), ("test", 2)])
+def test_every_other_scene_shows_one_combination_of_its_split(shapes, pairs_held_out, held_out, split, number):
+    data = {"combinations": shapes, "pairs": pairs_held_out}[held_out]
+    split_of, columns = owners(data), data.columns(split)
+    own = [[split_of[combination] for combination in scene] for scene in shown(columns)]
+    assert {tuple(sorted(numbers)) for numbers in own} == {(number,), (0, number)}
+    first = [numbers[0] == number for numbers in own if len(numbers) == 2]
+    assert 0.4 < sum(first) / len(first) < 0.6, "the split's own is named first as often as second"
+    assert not set(columns["caption"]) & set(data.columns("train")["caption"])
+    assert {scene[0] for scene in shown(columns) if len(scene) == 1} == {c for c, s in split_of.items() if s == number}
 
 
 @SPLITS
@@ -130,7 +174,7 @@ def test_attributes_are_spread_evenly(shapes):
         shares = objects[:, column].bincount(minlength=count) / len(objects)
         assert (shares * count - 1).abs().max() < 0.15
     shares = (objects[:, 0] * 6 + objects[:, 1]).bincount(minlength=30) / len(objects)
-    assert (shares[shares > 0] * 20 - 1).abs().max() < 0.4
+    assert (shares * 30 - 1).abs().max() < 0.4
 
 
 # Determinism -----------------------------------------------------------------------------------------------------

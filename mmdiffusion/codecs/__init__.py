@@ -6,6 +6,7 @@ from mmdiffusion.codecs.base import TokenCodec
 from mmdiffusion.codecs.clip import CLIPTower
 from mmdiffusion.codecs.frozen import FrozenCodec
 from mmdiffusion.codecs.image import GreyLevels
+from mmdiffusion.codecs.image_tower import CLIPImageTower, ImageTower
 from mmdiffusion.codecs.latents import AutoencoderKLLatents, LatentCodec, Pixels
 from mmdiffusion.codecs.learned import LearnedTokens
 from mmdiffusion.codecs.music import SymbolicCodec
@@ -16,12 +17,14 @@ from mmdiffusion.codecs.vq_model import VQModelTokens
 __all__ = [
     "AudioTokens",
     "AutoencoderKLLatents",
+    "CLIPImageTower",
     "CLIPTower",
     "DACTokens",
     "EnCodecTokens",
     "FrozenCodec",
     "GreyLevels",
     "HashTower",
+    "ImageTower",
     "LatentCodec",
     "LearnedTokens",
     "Pixels",

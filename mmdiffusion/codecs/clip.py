@@ -50,6 +50,8 @@ class CLIPTower(FrozenNetwork, TextTower):
     @torch.no_grad()
     def forward(self, captions: Sequence[str]) -> Text:
         """Read captions; see `TextTower`."""
+        if not captions:
+            raise ValueError("captions is empty: expected at least one")
         for caption in captions:
             if not caption.strip():
                 raise ValueError("caption is empty: expected at least one word")

@@ -3,6 +3,7 @@
 from mmdiffusion.metrics.alignment import BeatAlignment
 from mmdiffusion.metrics.base import SampleMetric
 from mmdiffusion.metrics.classifier import SmallClassifier
+from mmdiffusion.metrics.clip_score import CLIPScore
 from mmdiffusion.metrics.features import FeatureExtractor, InceptionFeatures, to_uint8
 from mmdiffusion.metrics.frechet import FrechetDistance, frechet_distance
 from mmdiffusion.metrics.inception import InceptionScore
@@ -34,6 +35,7 @@ __all__ = [
     "BeatHitSpread",
     "BeatPrecision",
     "BeatPrecisionSpread",
+    "CLIPScore",
     "CaptionAccuracy",
     "ClassificationAccuracy",
     "FeatureExtractor",

@@ -20,7 +20,9 @@ class ZeroShotAccuracy(SampleMetric):
     """Share of images whose embedding is nearest to that of their class, which only its name describes.
 
     A class is the mean of its prompts' embeddings, as CLIP's (Radford et al. 2021, Sec. 3.1.4, arXiv 2103.00020).
-    Images without a class, label -1, are left out. Chance is in the protocol.
+    Images without a class, label -1, are left out. Two chances are in the protocol: `chance`, of guessing evenly, and
+    `coincidence`, what the given answers would score if they had nothing to do with the images. One answer for all
+    images is right as often as its class occurs, which may be far above the former.
 
     Args:
         label: Entry that holds the classes; its spec names them.
@@ -53,7 +55,7 @@ class ZeroShotAccuracy(SampleMetric):
         self.inputs = ("image_embedding", label)
         self.names: tuple[str, ...] = ()
         self.classes: Float[Tensor, "k d"] | None = None
-        self.num_classes = 0
+        self.num_classes, self.coincidence = 0, 0.0
         # flat and float32, as torchmetrics gathers a process without images
         self.add_state("embeddings", [], dist_reduce_fx="cat")
         self.add_state("labels", [], dist_reduce_fx="cat")
@@ -63,11 +65,12 @@ class ZeroShotAccuracy(SampleMetric):
         return f"zero_shot_{self.score}[{self.inputs[1]}{', present' if self.among == 'present' else ''}]"
 
     def protocol(self) -> dict[str, str | int | float]:
-        """Prompts, number of classes, chance, and the count behind the last value."""
+        """Prompts, number of classes, both chances, and the count behind the last value."""
         most = 5 if self.score == "top5" else 1
         chance = min(1.0, most / self.num_classes) if self.num_classes else 0.0
-        counts = {"num_classes": self.num_classes, "chance": chance, "num_samples": self.num_samples}
-        return {"templates": " | ".join(self.templates), "among": self.among, "score": self.score} | counts
+        chances = {"chance": chance, "coincidence": self.coincidence}
+        counts = {"num_classes": self.num_classes, "num_samples": self.num_samples}
+        return {"templates": " | ".join(self.templates), "among": self.among, "score": self.score} | counts | chances
 
     def describe(self, spec: DataSpec) -> None:
         """Learn the names of the classes.
@@ -113,7 +116,13 @@ class ZeroShotAccuracy(SampleMetric):
         self.num_classes = len(candidates)
         similarity = embedding @ self.classes.to(embedding)[candidates].T
         most = similarity.topk(min(5 if self.score == "top5" else 1, len(candidates)), dim=1).indices
-        is_right = (candidates[most] == label[:, None]).any(1).double()
-        if self.score != "mean_per_class":
-            return is_right.mean()
-        return torch.stack([is_right[label == one].mean() for one in label.unique()]).mean()
+        weight = self.weights(label)
+        answers = torch.zeros(len(self.classes), dtype=torch.float64, device=label.device)
+        answers.index_add_(0, candidates[most].flatten(), torch.ones_like(most, dtype=torch.float64).flatten())
+        self.coincidence = float((answers[label] * weight).sum() / weight.sum() / self.num_samples)
+        return ((candidates[most] == label[:, None]).any(1) * weight).sum() / weight.sum()
+
+    def weights(self, label: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """What each image counts: as much as any other, or all of a class as much as those of any other."""
+        ones = torch.ones(len(label), dtype=torch.float64, device=label.device)
+        return ones / label.bincount()[label] if self.score == "mean_per_class" else ones

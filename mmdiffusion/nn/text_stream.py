@@ -126,7 +126,7 @@ class QueryBlock(nn.Module):
         self.enter = nn.Linear(width, inner)
         self.attention_norm = nn.LayerNorm(inner)
         self.feed_forward_norm = nn.LayerNorm(inner)
-        self.feed_forward = FeedForward(inner)
+        self.feed_forward = FeedForward(inner, expansion=2)
         self.leave = nn.Linear(inner, width)
 
     def ask(self, query: Query, attention: SelfAttention) -> Asked:

@@ -48,6 +48,10 @@ def together(tmp_path_factory):
         "is[digits-cnn]",
         "judged_accuracy[threshold]",
         "caption_accuracy[scene-reader]",
+        "clip_score[colours]",
+        "zero_shot_mean_per_class[label]",
+        "recall_at_5[image to text]",
+        "recall_at_1[text to image]",
         "num_samples is[digits-cnn]",
     ],
 )

@@ -107,6 +107,24 @@ def test_ties_are_no_answers_of_their_own():
     assert value(blank, torch.arange(7), score="top5") == pytest.approx(5 / 7)
 
 
+@pytest.mark.parametrize("score", SCORES)
+def test_coincidence_is_the_score_of_the_same_answers_in_all_other_orders(score):
+    """Every answer beside every label: the mean over the seven rotations of what is right by hand."""
+    metric = build(score)
+    metric.update(EMBEDDINGS[:-1], torch.tensor(LABELS[:-1]))
+    metric.compute()
+    rotated = [value(EMBEDDINGS[:-1].roll(i, 0), LABELS[:-1], score=score) for i in range(7)]
+    assert metric.protocol()["coincidence"] == pytest.approx(np.mean(rotated))
+
+
+def test_one_answer_for_all_is_right_as_often_as_its_class_occurs():
+    metric = build()
+    metric.update(ranking(3).expand(10, -1), torch.tensor([3, 3, 3, 3, 0, 1, 2, 2, 1, 0]))
+    assert metric.compute().item() == pytest.approx(0.4)
+    assert metric.protocol()["coincidence"] == pytest.approx(0.4)
+    assert metric.protocol()["chance"] == pytest.approx(1 / 7)
+
+
 @pytest.mark.parametrize(("score", "equal"), [("top1", True), ("mean_per_class", True), ("top5", False)])
 def test_on_balanced_data_the_mean_over_classes_is_the_share(score, equal):
     embedding, _ = random_data(70)
@@ -200,8 +218,9 @@ def test_name_and_protocol_say_what_was_measured():
         "among": "present",
         "score": "top5",
         "num_classes": 7,
-        "chance": 5 / 7,
         "num_samples": 50,
+        "chance": 5 / 7,
+        "coincidence": pytest.approx(5 / 7, abs=0.05),
     }
     assert metric.name() == "zero_shot_top5[label, present]"
     assert build().name() == "zero_shot_top1[label]"

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from mmdiffusion.codecs import HashTower, ImageTower
 from mmdiffusion.data import Shapes
 from mmdiffusion.metrics import (
     BeatAlignment,
@@ -18,12 +19,15 @@ from mmdiffusion.metrics import (
     BeatHitSpread,
     CaptionAccuracy,
     ClassificationAccuracy,
+    CLIPScore,
     FrechetDistance,
     InceptionScore,
     Judge,
     JudgedAccuracy,
     KinematicBeats,
+    RetrievalRecall,
     SmallClassifier,
+    ZeroShotAccuracy,
 )
 from tests.metrics.sound import Marks
 
@@ -61,6 +65,35 @@ def clips(seed):
     return music, torch.randn(NUM_IMAGES, 180, 9, generator=generator).cumsum(1)
 
 
+class Colours(ImageTower):
+    """Mean colours in fixed directions, with length 1."""
+
+    def forward(self, images):
+        directions = torch.randn(3, self.summary_width, generator=torch.Generator().manual_seed(0))
+        return torch.nn.functional.normalize(images.mean((2, 3)) @ directions, dim=-1)
+
+
+def recognised(mine, batch_size):
+    """Metrics of embeddings that are near those of their captions, and of images beside captions."""
+    scenes = Shapes(num_train=NUM_IMAGES)
+    rows, tower = scenes.columns("train"), HashTower(scenes.spec)
+    text = tower(rows["caption"]).summary
+    image = text + 0.1 * torch.randn(text.shape, generator=torch.Generator().manual_seed(4))
+    score = CLIPScore(Colours(tower.summary_width, "colours"), HashTower)
+    classified = ZeroShotAccuracy(score="mean_per_class")
+    found = [RetrievalRecall("image", 5), RetrievalRecall("text", 1)]
+    for metric in (score, classified):
+        metric.describe(scenes.spec)
+    classified.read(lambda texts: tower(texts).summary)
+    for rows_of in torch.arange(NUM_IMAGES)[mine].split(batch_size) if mine.start < NUM_IMAGES else ():
+        captions = [rows["caption"][i] for i in rows_of]
+        score.update(rows["image"][rows_of], captions)
+        classified.update(image[rows_of], rows["label"][rows_of])
+        for metric in found:
+            metric.update(image[rows_of], text[rows_of], rows_of, captions)
+    return [score, classified, *found]
+
+
 def values(rank, num_first, batch_size):
     """Values and counts of every metric on images [0, num_first) for rank 0 and the rest for rank 1."""
     extractor = SmallClassifier(num_steps=5)
@@ -90,7 +123,7 @@ def values(rank, num_first, batch_size):
     told = torch.where((torch.arange(NUM_IMAGES) % 3 == 0)[:, None, None], told.roll(1, 0), told)
     for image, attributes in zip(images[mine].split(batch_size), told[mine].split(batch_size), strict=True):
         captioned.update(image, attributes)
-    metrics = (distance, score, judged, classified, captioned, alignment, *beats)
+    metrics = (distance, score, judged, classified, captioned, alignment, *beats, *recognised(mine, batch_size))
     computed = {metric.name(): metric.compute().item() for metric in metrics}
     return computed | {f"num_samples {metric.name()}": metric.num_samples for metric in metrics}
 

@@ -1,6 +1,9 @@
 """Weights of other libraries, from a folder on this machine: nothing is downloaded, nothing is left to chance."""
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +52,7 @@ def load(kind: Any, path: str, **options: bool) -> Any:
         ValueError: if weights are missing, or cannot be read.
     """
     try:
-        with torch.random.fork_rng(devices=[]):  # a library may draw weights before it reads them
+        with torch.random.fork_rng(devices=[]), quiet():  # a library may draw weights before it reads them
             network, report = kind.from_pretrained(path, local_files_only=True, output_loading_info=True, **options)
     except Exception as error:
         raise ValueError(f"path is {path}: its weights cannot be read; {error}") from error
@@ -58,6 +61,17 @@ def load(kind: Any, path: str, **options: bool) -> Any:
         raise ValueError(f"path is {path}: its weights lack {missing[0]} and {len(missing) - 1} more; get it anew")
     assert isinstance(network, nn.Module)
     return network
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep libraries from listing the weights that are not read, such as those of CLIP's other tower."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def latent_side(config: Any, image: ImageSpec, path: str) -> int:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import string
 
 import pytest
@@ -127,6 +128,14 @@ def test_a_whole_clip_is_read(tmp_path):
         hidden = model.text_model(CLIPTower(SPEC, path).tokenize(CAPTIONS)).last_hidden_state
         ends = torch.stack([hidden[row, count - 1] for row, count in enumerate(text.mask.sum(1))])
         torch.testing.assert_close(text.summary, F.normalize(model.text_projection(ends), dim=-1))
+
+
+def test_the_other_tower_s_weights_are_no_news(tmp_path, caplog, capfd):
+    config = transformers.CLIPConfig(text_config=TEXT, vision_config=VISION | {"projection_dim": 12}, projection_dim=12)
+    CLIPTower(SPEC, save(tmp_path, "CLIPModel", config))
+    assert "UNEXPECTED" not in caplog.text + "".join(capfd.readouterr())
+    logging.getLogger("transformers").warning("heard again")
+    assert "heard again" in caplog.text + "".join(capfd.readouterr())
 
 
 def test_a_tokenizer_as_the_library_saves_it_is_read(tmp_path, folder):

@@ -9,7 +9,7 @@ Axis legend of the shape annotations:
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,8 +20,9 @@ Batch = dict[str, Tensor | list[str]]
 
 `image` (b c h w, in [-1, 1]), `label` (b, int64), `caption` (list of b strings), `motion` (b frames joints*3, metres),
 `music` (b samples, mono, in [-1, 1]), `music_tokens` (b n, int64), `attributes` (b o 4, int64: shape, colour, size and
-position of the objects of a scene, -1 where there is none), `segmentation` (b h w, int64, 0 the background), `index`
-(b, the sample's number in its split).
+position of the objects of a scene, -1 where there is none), `segmentation` (b h w, int64, 0 the background),
+`masked` (b c+1 h w, an image of which a part can be seen, and where), `feature` (b d) and `feature_map` (b c h w), what
+a network makes of an image, `index` (b, the sample's number in its split).
 Samples drawn by a method come back in the same form.
 """
 
@@ -125,6 +126,30 @@ class SegmentationSpec:
 
 
 @dataclass(frozen=True)
+class FeatureSpec:
+    """What a network makes of the data: numbers of about unit variance.
+
+    Args:
+        shape: (d,) for one vector a sample, (c, h, w) for a map of vectors.
+    """
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MaskedSpec:
+    """Images in [-1, 1] of which a part can be seen; hidden pixels are 0, and one more channel is 1 where they are not.
+
+    Args:
+        channels: Colour channels, without the one that says what can be seen.
+        size: Height and width in pixels.
+    """
+
+    channels: int
+    size: int
+
+
+@dataclass(frozen=True)
 class MotionSpec:
     """Three-dimensional joint positions in metres: x to the dancer's left, y up, z forward.
 
@@ -165,11 +190,20 @@ class TokenSpec:
     grid: tuple[int, ...]
 
 
-Spec = ImageSpec | LabelSpec | TextSpec | AttributesSpec | SegmentationSpec | MotionSpec | MusicSpec | TokenSpec
+Spec = (
+    ImageSpec
+    | LabelSpec
+    | TextSpec
+    | AttributesSpec
+    | SegmentationSpec
+    | FeatureSpec
+    | MaskedSpec
+    | MotionSpec
+    | MusicSpec
+    | TokenSpec
+)
 DataSpec = dict[str, Spec]
 """Modality name to its description: what a data module offers and a method is built for."""
 
 # A checkpoint names the data its model was built for; these are plain data, safe to read back.
-torch.serialization.add_safe_globals(
-    [ImageSpec, LabelSpec, TextSpec, AttributesSpec, SegmentationSpec, MotionSpec, MusicSpec, TokenSpec]
-)
+torch.serialization.add_safe_globals(list(get_args(Spec)))

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import sys
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from mmdiffusion.data.base import Arrays, DataModule
 from mmdiffusion.diffusion import CosineSchedule, SaturatingDrift
 from mmdiffusion.methods import MTDiffusion
 from mmdiffusion.methods.base import Method
+from mmdiffusion.methods.extras import Extra
 from mmdiffusion.metrics import Judge
-from mmdiffusion.nn import Denoiser, Level, MiddleLabelHead
+from mmdiffusion.nn import Denoiser, Level, MiddleHead, TableEncoder
 from mmdiffusion.runs import new_run
 from mmdiffusion.seeding import SampleNoise
 from mmdiffusion.types import ImageSpec, LabelSpec
@@ -31,13 +33,22 @@ SPEC = {"image": ImageSpec(channels=1, size=8, num_levels=17), "label": LabelSpe
 
 
 def build_method(**changes: Any) -> MTDiffusion:
-    """The smallest MT-Diffusion, its weights the same at every call and none of them zero."""
+    """The smallest MT-Diffusion of images and labels, its weights the same at every call and none of them zero.
+
+    Args:
+        changes: Settings of the method, and those of the label.
+    """
+    label: dict[str, Any] = {
+        "encoder": TableEncoder,
+        "head": MiddleHead,
+        "drift": SaturatingDrift(strength=0.5, time_scale=0.05),
+    }
+    label |= {field.name: changes.pop(field.name) for field in fields(Extra) if field.name in changes}
     settings: dict[str, Any] = {
         "spec": SPEC,
         "denoiser": partial(Denoiser, levels=[Level(16, 1, 2)], embedding_width=32, positions="learned"),
         "schedule": CosineSchedule(50),
-        "drift": SaturatingDrift(strength=0.5, time_scale=0.05),
-        "label_head": MiddleLabelHead,
+        "extras": {"label": Extra(**label)},
         "patch_size": 4,
         "steps": 4,
         "warmup_steps": 2,
@@ -184,11 +195,16 @@ CONFIG: Any = {
         "init_args": {
             "denoiser": {"class_path": "Denoiser", "init_args": {"levels": [{"width": 16, "depth": 1, "heads": 2}]}},
             "schedule": {"class_path": "CosineSchedule", "init_args": {"num_steps": 50}},
-            "drift": {"class_path": "SaturatingDrift"},
-            "label_head": {"class_path": "MiddleLabelHead"},
+            "extras": {
+                "label": {
+                    "encoder": {"class_path": "TableEncoder"},
+                    "head": {"class_path": "MiddleHead"},
+                    "drift": {"class_path": "SaturatingDrift"},
+                },
+            },
             "patch_size": 4,
             "steps": 3,
-            "classify_times": [0.1],
+            "read_times": [0.1],
             "warmup_steps": 1,
         },
     },

@@ -108,12 +108,12 @@ def test_print_config_can_be_read_back(folder, tmp_path):
 
 
 def test_a_later_config_and_the_command_line_override(folder, tmp_path):
-    (tmp_path / "overlay.yaml").write_text("model: {init_args: {steps: 2, label_weight: 0.5}}\n")
-    options = ["-c", folder / "tiny.yaml", "-c", tmp_path / "overlay.yaml", "--model.init_args.label_weight", "0.7"]
+    (tmp_path / "overlay.yaml").write_text("model: {init_args: {steps: 2, guidance: 0.5}}\n")
+    options = ["-c", folder / "tiny.yaml", "-c", tmp_path / "overlay.yaml", "--model.init_args.guidance", "0.7"]
     status, out, _ = command("fit", *options, "--print_config")
     assert status == 0
     settings = yaml.safe_load(out)["model"]["init_args"]
-    assert (settings["steps"], settings["label_weight"], settings["patch_size"]) == (2, 0.7, 4)
+    assert (settings["steps"], settings["guidance"], settings["patch_size"]) == (2, 0.7, 4)
 
 
 def test_one_seed_sets_weights_noise_and_order(folder):
@@ -200,12 +200,13 @@ MISTAKES = [
     ([MODEL + "patch_size", "3"], ["patch_size is 3", "image size, 8"]),
     ([MODEL + "patch_size", "0"], ["patch_size is 0"]),
     ([MODEL + "denoiser.init_args.levels", f"[{LEVEL}, {LEVEL}, {LEVEL}]"], ["levels has 3", "patch size"]),
-    ([MODEL + "absent_share", "0.9"], ["absent_share + shown_share is 1.1"]),
+    ([MODEL + "extras.label.absent_share", "0.9"], ["absent_share + shown_share of label is 1.1"]),
     (["--trainer.default_root_dir", "elsewhere"], ["default_root_dir is elsewhere", "--run"]),
     (["--trainer.precision", "bf16-true"], ["precision is bf16-true", "bf16-mixed"]),
-    ([MODEL + "shown_share", "0"], ["draws.conditional", "given is 'label'"]),
+    ([MODEL + "extras.label.shown_share", "0"], ["draws.conditional", "given is 'label'"]),
+    ([MODEL + "extras.lable.weight", "1"], ["extras", "required: encoder, head, drift"]),
     ([MODEL + "sampler", "euler"], ["sampler", "euler", "ddim"]),
-    ([MODEL + "label_head.init_args.tap", "top"], ["tap is 'top'", "mid"]),
+    ([MODEL + "extras.label.head.init_args.tap", "top"], ["tap is 'top'", "mid"]),
     (["--trainer.gradient_clip_val", "1", "--trainer.gradient_clip_algorithm", "sum"], ["gradient_clip_algorithm"]),
 ]
 

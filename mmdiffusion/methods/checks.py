@@ -5,35 +5,29 @@ from collections.abc import Iterable, Sequence
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from mmdiffusion.types import Batch, DataSpec, ImageSpec, LabelSpec
+from mmdiffusion.types import Batch
 
 FEW_PAIRS = 16
 """Pairs of a contrastive batch below which a user is warned."""
 
 
-def image_and_label(spec: DataSpec) -> tuple[ImageSpec, LabelSpec]:
-    """The two modalities of a joint image-label method.
+def check_shares(name: str, absent_share: float, shown_share: float, weight: float) -> None:
+    """Check the shares of an extra modality's states, and its weight.
 
-    Raises:
-        ValueError: if the data has no image or no label.
-    """
-    image, label = spec.get("image"), spec.get("label")
-    if not isinstance(image, ImageSpec) or not isinstance(label, LabelSpec):
-        raise ValueError(f"spec has {', '.join(spec)}: MTDiffusion expects data with image and label, such as Digits")
-    return image, label
-
-
-def check_shares(absent_share: float, shown_share: float, label_weight: float) -> None:
-    """Check the shares of the label's states and its weight.
+    Args:
+        name: The modality.
+        absent_share: Share of training samples that lack it.
+        shown_share: Share of training samples that show it.
+        weight: Weight of its loss.
 
     Raises:
         ValueError: naming the field, the value and what was expected.
     """
-    check_unit_shares(absent_share=absent_share, shown_share=shown_share)
+    check_unit_shares(**{f"absent_share of {name}": absent_share, f"shown_share of {name}": shown_share})
     if absent_share + shown_share > 1:
-        raise ValueError(f"absent_share + shown_share is {absent_share + shown_share}: expected at most 1")
-    if label_weight < 0:
-        raise ValueError(f"label_weight is {label_weight}: expected 0 or more")
+        raise ValueError(f"absent_share + shown_share of {name} is {absent_share + shown_share}: expected at most 1")
+    if weight < 0:
+        raise ValueError(f"weight of {name} is {weight}: expected 0 or more")
 
 
 def check_unit_shares(**shares: float) -> None:
@@ -83,14 +77,14 @@ def check_pairs(size: int) -> None:
         )
 
 
-def check_times(classify_times: Sequence[float]) -> None:
-    """Check the times of the states that `classify` looks at.
+def check_times(read_times: Sequence[float]) -> None:
+    """Check the times of the states at which a known image is read.
 
     Raises:
         ValueError: naming the field, the value and what was expected.
     """
-    if not classify_times or not all(0 < time <= 1 for time in classify_times):
-        raise ValueError(f"classify_times is {list(classify_times)}: expected at least one, each above 0 up to 1")
+    if not read_times or not all(0 < time <= 1 for time in read_times):
+        raise ValueError(f"read_times is {list(read_times)}: expected at least one, each above 0 up to 1")
 
 
 def check_sharpening(truncation: float, temperature: float) -> None:

@@ -4,7 +4,16 @@ from mmdiffusion.nn.alignment import AlignmentHead
 from mmdiffusion.nn.autoencoder import QuantisedAutoencoder
 from mmdiffusion.nn.conditioners import LabelConditioner
 from mmdiffusion.nn.denoiser import Denoised, Denoiser, Level
-from mmdiffusion.nn.modalities import MiddleLabelHead, OutputLabelHead
+from mmdiffusion.nn.encoders import (
+    Encoder,
+    IdentityEncoder,
+    NoEncoder,
+    OwnChannels,
+    OwnToken,
+    PaletteEncoder,
+    TableEncoder,
+)
+from mmdiffusion.nn.heads import Head, MiddleHead, OutputHead, OwnHead, TokensHead
 from mmdiffusion.nn.motion import MotionConditioner
 from mmdiffusion.nn.motion_reference import ReferenceMotionConditioner
 from mmdiffusion.nn.text import TowerConditioner, WordConditioner
@@ -13,13 +22,23 @@ __all__ = [
     "AlignmentHead",
     "Denoised",
     "Denoiser",
+    "Encoder",
+    "Head",
+    "IdentityEncoder",
     "LabelConditioner",
     "Level",
-    "MiddleLabelHead",
+    "MiddleHead",
     "MotionConditioner",
-    "OutputLabelHead",
+    "NoEncoder",
+    "OutputHead",
+    "OwnChannels",
+    "OwnHead",
+    "OwnToken",
+    "PaletteEncoder",
     "QuantisedAutoencoder",
     "ReferenceMotionConditioner",
+    "TableEncoder",
+    "TokensHead",
     "TowerConditioner",
     "WordConditioner",
 ]

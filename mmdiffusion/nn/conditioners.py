@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mmdiffusion.types import Batch, Condition, DataSpec, LabelSpec
@@ -37,10 +37,7 @@ class Conditioner(nn.Module, ABC):
 
 
 class LabelConditioner(Conditioner):
-    """A class label as a vector, with a vector of its own for each way of not knowing it.
-
-    The network must be told *why* a label is missing: `hidden` (it was aggregated into z_t, but is not shown) and
-    `absent` (it is nowhere) are different distributions of z_t.
+    """A class label as a vector, with a vector of its own for not knowing it.
 
     Args:
         spec: The data, which has a label.
@@ -53,33 +50,16 @@ class LabelConditioner(Conditioner):
         if not isinstance(label, LabelSpec):
             raise ValueError(f"spec has {', '.join(spec)}: LabelConditioner expects data with a label")
         self.num_classes = label.num_classes
-        self.table = nn.Embedding(self.num_classes + 2, width)
+        self.table = nn.Embedding(self.num_classes + 1, width)
 
     def forward(self, known: Batch, is_dropped: Bool[Tensor, " b"] | None = None) -> Condition:
         """Labels shown to the network; see `Conditioner`."""
         label = known["label"]
         assert isinstance(label, Tensor)
-        row = label if is_dropped is None else torch.where(is_dropped, self.num_classes + 1, label)
+        row = label if is_dropped is None else torch.where(is_dropped, self.num_classes, label)
         return Condition(vector=self.table(row.to(self.table.weight.device)))
 
-    def hidden(self, batch_size: int) -> Condition:
-        """Labels aggregated into z_t, not shown."""
-        return self._constant(self.num_classes, batch_size)
-
     def null(self, batch_size: int) -> Condition:
-        """Labels nowhere: neither aggregated nor shown."""
-        return self._constant(self.num_classes + 1, batch_size)
-
-    def mixed(
-        self,
-        label: Int[Tensor, " b"],
-        is_shown: Bool[Tensor, " b"],
-        is_absent: Bool[Tensor, " b"],
-    ) -> Condition:
-        """Per sample: shown where `is_shown`, absent where `is_absent`, hidden otherwise."""
-        row = torch.where(is_shown, label, torch.where(is_absent, self.num_classes + 1, self.num_classes))
-        return Condition(vector=self.table(row))
-
-    def _constant(self, row: int, batch_size: int) -> Condition:
-        vector: Float[Tensor, "b d"] = self.table.weight[row].expand(batch_size, -1)
+        """Labels that are not known."""
+        vector: Float[Tensor, "b d"] = self.table.weight[self.num_classes].expand(batch_size, -1)
         return Condition(vector=vector)

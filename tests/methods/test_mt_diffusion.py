@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from mmdiffusion.diffusion import CosineSchedule, LinearDrift, NoDrift
-from mmdiffusion.nn import Denoiser, Level, MiddleLabelHead, OutputLabelHead
+from mmdiffusion.methods.joint_requests import JointRequest
+from mmdiffusion.nn import Denoiser, Level, MiddleHead, OutputHead
 from mmdiffusion.types import ImageSpec, TextSpec
 from tests.helpers import SPEC, build_batch, build_method, generator
 
@@ -28,7 +29,7 @@ class Spy:
 
 def count_calls(method):
     calls = []
-    method.denoiser.register_forward_hook(lambda *_: calls.append(1))
+    method.network.denoiser.register_forward_hook(lambda *_: calls.append(1))
     return calls
 
 
@@ -40,45 +41,45 @@ def grad_sum(module):
 
 
 def test_terms_are_named_finite_and_sum_up():
-    method = build_method(label_weight=0.3)
+    method = build_method(weight=0.3)
     terms = method.losses(build_batch(), generator())
     assert list(terms) == ["loss", "mse", "label", "label_absent"]
     assert all(term.isfinite() for term in terms.values())
     torch.testing.assert_close(terms["loss"], terms["mse"] + 0.3 * terms["label"])
 
 
-@pytest.mark.parametrize("label_head", [None, OutputLabelHead])
-def test_gradients_reach_every_parameter_and_never_the_encoder(label_head):
-    method = build_method(**({} if label_head is None else {"label_head": label_head}))
+@pytest.mark.parametrize("head", [MiddleHead, OutputHead])
+def test_gradients_reach_every_parameter_and_never_the_encoder(head):
+    method = build_method(head=head)
     method.losses(build_batch(), generator())["loss"].backward()
     dead = [name for name, p in method.named_parameters() if p.grad is None or not p.grad.any()]
     assert not dead
-    assert not list(method.label_encoder.parameters())
-    assert not method.label_encoder.table.requires_grad
-    assert method.label_encoder.table.grad is None
+    assert not list(method.extra("label").encoder.parameters())
+    assert not method.extra("label").encoder.table.requires_grad
+    assert method.extra("label").encoder.table.grad is None
 
 
 def test_no_gradient_through_the_encoder():
     method = build_method()
-    method.label_encoder.table.requires_grad_()
+    method.extra("label").encoder.table.requires_grad_()
     method.losses(build_batch(), generator())["loss"].backward()
-    assert method.label_encoder.table.grad is None
+    assert method.extra("label").encoder.table.grad is None
 
 
 def test_without_weight_the_head_is_not_trained():
-    method = build_method(label_weight=0.0)
+    method = build_method(weight=0.0)
     method.losses(build_batch(), generator())["loss"].backward()
-    assert grad_sum(method.label_head) == 0
-    assert grad_sum(method.denoiser) > 0
+    assert grad_sum(method.extra("label").head) == 0
+    assert grad_sum(method.network.denoiser) > 0
 
 
-@pytest.mark.parametrize("head", [MiddleLabelHead, OutputLabelHead])
+@pytest.mark.parametrize("head", [MiddleHead, OutputHead])
 def test_gradients_reach_the_denoiser_from_the_label_alone(head):
-    method = build_method(label_head=head, prediction="clean")
+    method = build_method(head=head, prediction="clean")
     method.losses(build_batch(), generator())["label"].backward()
-    assert grad_sum(method.denoiser.middle) > 0
-    is_reached = grad_sum(method.denoiser.out) > 0
-    assert is_reached == (head is OutputLabelHead), "variant E reads the output, variant M what comes before"
+    assert grad_sum(method.network.denoiser.middle) > 0
+    is_reached = grad_sum(method.network.denoiser.out) > 0
+    assert is_reached == (head is OutputHead), "variant E reads the output, variant M what comes before"
 
 
 def test_an_absent_label_is_nowhere_in_the_mse():
@@ -107,7 +108,7 @@ def test_shown_labels_count_in_no_cross_entropy():
 @pytest.mark.parametrize("prediction", ["noise", "clean", "velocity"])
 def test_reduces_to_ddpm(prediction):
     """Without drift, label and weight the loss is Ho et al. 2020, Eq. 14, written out with the same draws."""
-    method = build_method(drift=NoDrift(), label_weight=0.0, absent_share=1.0, shown_share=0.0, prediction=prediction)
+    method = build_method(drift=NoDrift(), weight=0.0, absent_share=1.0, shown_share=0.0, prediction=prediction)
     batch, draws = build_batch(), generator(5)
     terms = method.losses(batch, generator(5))
 
@@ -117,7 +118,7 @@ def test_reduces_to_ddpm(prediction):
     alpha_bar = CosineSchedule(T).alpha_bar()[time].reshape(-1, 1, 1, 1)
     signal, sigma = alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
     noisy = signal * image + sigma * noise
-    predicted, _ = method.denoise(noisy, time, method.conditioner.null(len(image)))
+    predicted, _ = method.network(noisy, time, method.network.tell({}, (), len(image)))
     target = {"noise": noise, "clean": image, "velocity": signal * noise - sigma * image}[prediction]
     torch.testing.assert_close(terms["mse"], F.mse_loss(predicted, target), rtol=1e-6, atol=0)
     assert torch.equal(terms["loss"], terms["mse"])
@@ -125,31 +126,22 @@ def test_reduces_to_ddpm(prediction):
 
 def test_dropout_removes_a_label_from_aggregation_and_condition_together(monkeypatch):
     method, batch = build_method(absent_share=0.4, shown_share=0.3), build_batch(512)
-    corrupt, mixed = Spy(monkeypatch, method.diffusion, "corrupt"), Spy(monkeypatch, method.conditioner, "mixed")
+    label = method.extra("label")
+    corrupt, tell = Spy(monkeypatch, method.diffusion, "corrupt"), Spy(monkeypatch, label.teller, "forward")
     method.losses(batch, generator())
-    ((_, time, _, encodings),), ((label, is_shown, is_absent),) = corrupt.calls, mixed.calls
+    ((_, time, _, encodings),), ((told, is_shown, is_absent),) = corrupt.calls, tell.calls
     is_aggregated = encodings["label"].flatten(1).any(1)
     assert torch.equal(is_aggregated, ~is_absent)
-    assert torch.equal(encodings["label"][is_aggregated], method.label_encoder(label)[is_aggregated])
+    assert torch.equal(told, batch["label"])
+    assert torch.equal(encodings["label"][is_aggregated], label.encode(told)[is_aggregated])
     assert not (is_shown & is_absent).any()
     assert is_shown.double().mean().item() == pytest.approx(0.3, abs=0.07)
     assert is_absent.double().mean().item() == pytest.approx(0.4, abs=0.07)
     assert (time.min(), time.max()) == (1, T)
 
 
-def test_the_condition_tells_the_three_states_apart():
-    conditioner, label = build_method().conditioner, torch.tensor([3, 3, 3])
-    is_shown, is_absent = torch.tensor([True, False, False]), torch.tensor([False, False, True])
-    rows = conditioner.mixed(label, is_shown, is_absent).vector
-    for row, state in zip(
-        rows, (conditioner({"label": label}), conditioner.hidden(3), conditioner.null(3)), strict=True
-    ):
-        assert torch.equal(row, state.vector[0])
-    assert len(torch.unique(rows, dim=0)) == 3
-
-
 def test_overfits_one_batch():
-    method, batch = build_method(label_weight=0.1), build_batch()
+    method, batch = build_method(weight=0.1), build_batch()
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
     history = []
     for _ in range(60):
@@ -159,6 +151,12 @@ def test_overfits_one_batch():
         optimizer.step()
         history.append(loss.item())
     assert history[-1] < history[0] / 2
+
+
+def predictor(method, label, guidance=1.0, head_guidance=0.0):
+    """The prediction for given labels."""
+    request = JointRequest({}, ("image",), guidance, head_guidance)
+    return method.predictor({"label": label}, request, len(label), {})
 
 
 # Sampling ------------------------------------------------------------------------------------------------------
@@ -195,15 +193,12 @@ def test_samples_are_in_range_and_named():
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun"])
 def test_a_known_label_is_encoded_at_every_step_and_comes_back(monkeypatch, sampler):
     method, label = build_method(sampler=sampler), torch.tensor([3, 0, 9])
-    expectation = Spy(monkeypatch, method.label_encoder, "expectation")
-    encoded, steps = [], Spy(monkeypatch, method.diffusion, "drift")
-    method.label_encoder.register_forward_hook(lambda _, inputs, output: encoded.append(inputs[0]))
+    expectation = Spy(monkeypatch, method.extra("label"), "expectation")
+    steps = Spy(monkeypatch, method.diffusion, "drift")
     samples = method.sample({"label": label}, seeds=[0, 1, 2])
     assert torch.equal(samples["label"], label)
-    assert encoded
-    assert all(torch.equal(given, label) for given in encoded)
     assert not expectation.calls, "no guess takes the place of what is known"
-    expected = method.label_encoder.table[label]
+    expected = method.extra("label").encode(label)
     assert len(steps.calls) >= 2 * method.steps
     for _, encodings, _ in steps.calls:
         torch.testing.assert_close(encodings["label"], expected, atol=1e-6, rtol=0)
@@ -211,19 +206,19 @@ def test_a_known_label_is_encoded_at_every_step_and_comes_back(monkeypatch, samp
 
 def test_joint_sampling_aggregates_the_expected_encoding(monkeypatch):
     method = build_method()
-    spy, evaluate = Spy(monkeypatch, method.label_encoder, "expectation"), Spy(monkeypatch, method.diffusion, "drift")
+    spy = Spy(monkeypatch, method.extra("label"), "expectation")
+    evaluate = Spy(monkeypatch, method.diffusion, "drift")
     method.sample({}, seeds=[0, 1])
     assert len(spy.calls) == method.steps
-    probabilities = spy.calls[0][0]
-    torch.testing.assert_close(probabilities.sum(1), torch.ones(2))
+    probabilities = spy.calls[0][0].softmax(1)
     assert probabilities.max() < 1
-    mean = torch.einsum("bk,kchw->bchw", probabilities, method.label_encoder.table)
+    mean = torch.einsum("bk,kchw->bchw", probabilities, method.extra("label").encoder.table)
     torch.testing.assert_close(evaluate.calls[0][1]["label"], mean)
 
 
 def test_joint_label_is_the_last_guess(monkeypatch):
     method = build_method()
-    spy = Spy(monkeypatch, method.label_encoder, "expectation")
+    spy = Spy(monkeypatch, method.extra("label"), "expectation")
     samples = method.sample({}, seeds=list(range(8)))
     assert torch.equal(samples["label"], spy.calls[-1][0].argmax(1))
 
@@ -231,10 +226,10 @@ def test_joint_label_is_the_last_guess(monkeypatch):
 def test_guidance_zero_is_the_unconditional_prediction_of_the_drift_free_state():
     method, label, time = build_method(drift=LinearDrift(0.5)), torch.arange(4), torch.full((4,), 30)
     noisy = build_batch(4)["image"]
-    prediction, encodings = method.conditional(label, guidance=0.0)(noisy, time)
+    prediction, encodings = predictor(method, label, 0.0)(noisy, time)
     free = method.diffusion.drift_free(noisy, time, encodings)
     assert not torch.equal(free, noisy)
-    assert torch.equal(prediction, method.denoise(free, time, method.conditioner.null(4))[0])
+    assert torch.equal(prediction, method.network(free, time, method.network.tell({}, (), 4))[0])
 
 
 def test_guidance_zero_ignores_the_shown_label():
@@ -247,7 +242,7 @@ def test_guidance_zero_ignores_the_shown_label():
 def test_guidance_is_linear_in_drift_free_coordinates():
     method, label, time = build_method(), torch.arange(4), torch.full((4,), 20)
     noisy = build_batch(4)["image"]
-    none, one, two = (method.conditional(label, guidance=g)(noisy, time)[0] for g in (0.0, 1.0, 2.0))
+    none, one, two = (predictor(method, label, g)(noisy, time)[0] for g in (0.0, 1.0, 2.0))
     torch.testing.assert_close(two - none, 2 * (one - none), atol=1e-5, rtol=1e-4)
 
 
@@ -265,20 +260,20 @@ def test_bayes_rule_through_the_shipped_guidance(monkeypatch):
     def clean_of(free, chosen):
         return chosen + signal * deviation**2 / spread * (free - signal * chosen)
 
-    def exact(noisy, time, condition):
-        if torch.equal(condition.vector, method.conditioner.null(len(noisy)).vector):
+    def exact(noisy, time, told):
+        if torch.equal(told[0].vector, method.network.tell({}, (), 4)[0].vector):
             free = noisy.flatten(1)
             logits = -(free[:, None] - signal * centres).square().sum(-1) / (2 * spread)
             mean = torch.einsum("bk,bkd->bd", logits.softmax(1), clean_of(free[:, None], centres))
-            return velocity(free, mean), logits
-        encodings = {"label": method.label_encoder(label)}
+            return velocity(free, mean), {"label": logits}
+        encodings = {"label": method.extra("label").encode(label)}
         free = method.diffusion.drift_free(noisy, time, encodings).flatten(1)
-        return velocity(free, clean_of(free, centres[label])), torch.zeros(len(noisy), 10)
+        return velocity(free, clean_of(free, centres[label])), {"label": torch.zeros(len(noisy), 10)}
 
-    monkeypatch.setattr(method, "denoise", exact)
+    monkeypatch.setattr(method.network, "forward", exact)
     noisy = build_batch(4)["image"]
     shown, guided, alone = (
-        method.conditional(label, guidance=guidance, head_guidance=head)(noisy, time)[0]
+        predictor(method, label, guidance, head)(noisy, time)[0]
         for guidance, head in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
     )
     assert (alone - shown).abs().max() > 0.1
@@ -297,19 +292,19 @@ def test_the_mean_encoding_gives_the_mean_step_and_that_of_the_guess_does_not():
         predict = lambda *_: (prediction, {"label": encoding})  # noqa: E731
         return method.diffusion.step(predict, noisy, time, target, sampler="ddpm", noise=noise)
 
-    table = method.label_encoder.table
+    table = method.extra("label").encode(torch.arange(10))
     mean = sum(p * stepped(encoding[None]) for p, encoding in zip(probabilities, table, strict=True))
-    torch.testing.assert_close(stepped(method.label_encoder.expectation(probabilities[None])), mean)
+    torch.testing.assert_close(stepped(method.extra("label").expectation(probabilities[None].log())), mean)
     assert (stepped(table[probabilities.argmax()][None]) - mean).abs().max() > 0.01
 
 
 def test_head_guidance_moves_the_sample_by_the_gradient_of_the_head():
     method, label, time = build_method(), torch.arange(4), torch.full((4,), 20)
     noisy = build_batch(4)["image"]
-    plain, encodings = method.conditional(label, guidance=1.0)(noisy, time)
-    guided, _ = method.conditional(label, guidance=1.0, head_guidance=2.0)(noisy, time)
+    plain, encodings = predictor(method, label)(noisy, time)
+    guided, _ = predictor(method, label, head_guidance=2.0)(noisy, time)
     free = method.diffusion.drift_free(noisy, time, encodings).requires_grad_()
-    logits = method.denoise(free, time, method.conditioner.null(4))[1]
+    logits = method.network(free, time, method.network.tell({}, (), 4))[1]["label"]
     (gradient,) = torch.autograd.grad(-F.cross_entropy(logits, label, reduction="sum"), free)
     before = method.diffusion.predict_noise(noisy, time, plain)
     after = method.diffusion.predict_noise(noisy, time, guided)
@@ -355,14 +350,25 @@ GIVEN = {"condition": {"label": torch.tensor([1])}}
         ({}, {"drawn": ["label"]}, "drawn is .'label'.: expected image among them"),
         ({}, {"drawn": []}, "drawn is ..: expected some of image, label"),
         ({}, {"drawn": ["image", "caption"]}, "drawn is 'caption': expected image or label"),
-        ({}, {"condition": {"caption": ["a seven"]}}, "given is 'caption': expected label"),
-        ({}, {"condition": {"image": torch.zeros(1, 1, 8, 8)}}, "given is 'image': expected label"),
+        ({}, {"condition": {"caption": ["a seven"]}}, "given is 'caption': expected image or label"),
+        (NOTHING, {"condition": {"image": torch.zeros(1, 1, 8, 8)}}, "given is 'image': expected nothing"),
+        ({}, {"condition": {"image": torch.zeros(1, 1, 4, 4)}}, r"image is \(1, 4, 4\): expected \(1, 8, 8\)"),
+        ({}, {"condition": {"image": torch.zeros(1, 1, 8, 8)} | GIVEN["condition"]}, "expected something left to draw"),
+        ({"weight": 0.0}, GIVEN | {"head_guidance": 1.0}, "weight of label is 0.* for guidance by its head"),
         ({}, {"guidance": 2.0}, "guidance is 2.0: expected None, as nothing is given"),
         ({}, {"head_guidance": 2.0}, "guidance is 2.0: expected None, as nothing is given"),
         (NOTHING, GIVEN, "given is 'label': expected nothing from this model"),
-        (NOTHING, {"drawn": ["image"]}, "absent_share is 0: expected above 0 in training, for drawing images alone"),
-        (NOTHING | {"shown_share": 0.5}, GIVEN | {"guidance": 2.0}, "absent_share is 0.* for guidance"),
-        ({"absent_share": 1.0, "shown_share": 0.0}, {"drawn": ["image", "label"]}, "drawn is 'label': expected image"),
+        (
+            NOTHING,
+            {"drawn": ["image"]},
+            "absent_share of label is 0: expected above 0 in training, for drawing images without",
+        ),
+        (NOTHING | {"shown_share": 0.5}, GIVEN | {"guidance": 2.0}, "absent_share of label is 0.* for guidance"),
+        (
+            {"absent_share": 1.0, "shown_share": 0.0},
+            {"drawn": ["image", "label"]},
+            "drawn has label, whose absent_share",
+        ),
     ],
 )
 def test_a_request_that_the_model_cannot_serve_is_named(shares, request_, message):
@@ -370,14 +376,14 @@ def test_a_request_that_the_model_cannot_serve_is_named(shares, request_, messag
         build_method(**shares).sample(**{"condition": {}, "seeds": [0]} | request_)
 
 
-@pytest.mark.parametrize("changes", [{"absent_share": 0.0}, {"label_weight": 0.0}])
+@pytest.mark.parametrize("changes", [{"absent_share": 0.0}, {"weight": 0.0}])
 def test_a_head_that_was_not_trained_does_not_classify(changes):
-    with pytest.raises(ValueError, match=f"{next(iter(changes))} is 0"):
+    with pytest.raises(ValueError, match=f"{next(iter(changes))} of label is 0"):
         build_method(**changes).classify(build_batch(2))
 
 
 def test_a_model_trained_without_labels_draws_images_alone():
-    method = build_method(absent_share=1.0, shown_share=0.0, label_weight=0.0)
+    method = build_method(absent_share=1.0, shown_share=0.0, weight=0.0)
     assert set(method.sample({}, seeds=[0])) == {"image", "index"}
     assert set(method.predict_step(build_batch(2), 0)) == {"image", "index"}
 
@@ -420,13 +426,13 @@ def test_classify_does_not_read_the_label():
 
 
 def test_classify_aggregates_and_shows_nothing(monkeypatch):
-    method, batch = build_method(classify_times=(0.1, 0.3)), build_batch(4)
-    corrupt, denoise = Spy(monkeypatch, method.diffusion, "corrupt"), Spy(monkeypatch, method, "denoise")
+    method, batch = build_method(read_times=(0.1, 0.3)), build_batch(4)
+    corrupt, denoise = Spy(monkeypatch, method.diffusion, "corrupt"), Spy(monkeypatch, method.network, "forward")
     method.classify(batch)
     assert [int(call[1][0]) for call in corrupt.calls] == [5, 15]
-    assert all(len(call) == 3 or not call[3] for call in corrupt.calls)
-    for _, _, condition in denoise.calls:
-        assert torch.equal(condition.vector, method.conditioner.null(4).vector)
+    assert not any(call[3] for call in corrupt.calls)
+    for _, _, told in denoise.calls:
+        assert torch.equal(told[0].vector, method.network.tell({}, (), 4)[0].vector)
 
 
 def test_classify_depends_on_the_index_not_on_the_batch():
@@ -467,16 +473,19 @@ def levels(*widths):
     [
         ({"patch_size": 3}, r"patch_size is 3: expected a divisor of the image size, 8"),
         ({"patch_size": 0}, r"patch_size is 0: expected"),
-        ({"spec": {"image": SPEC["image"]}}, r"spec has image: .*label"),
-        ({"spec": {"image": ImageSpec(1, 8), "label": TextSpec(3)}}, r"spec .*label"),
-        ({"absent_share": 0.8, "shown_share": 0.3}, r"absent_share \+ shown_share is 1.1: expected at most 1"),
-        ({"absent_share": 1.2, "shown_share": 0.0}, r"absent_share is 1.2: expected 0 to 1"),
-        ({"shown_share": -0.1}, r"shown_share is -0.1: expected 0 to 1"),
-        ({"label_weight": -1.0}, r"label_weight is -1.0: expected 0 or more"),
+        (
+            {"spec": {"image": SPEC["image"]}},
+            r"extras has 'label': expected a modality of the data beside the image, it has image",
+        ),
+        ({"spec": {"image": ImageSpec(1, 8), "label": TextSpec(3)}}, r"spec is TextSpec.*: expected a label"),
+        ({"absent_share": 0.8, "shown_share": 0.3}, r"absent_share \+ shown_share of label is 1.1: expected at most 1"),
+        ({"absent_share": 1.2, "shown_share": 0.0}, r"absent_share of label is 1.2: expected 0 to 1"),
+        ({"shown_share": -0.1}, r"shown_share of label is -0.1: expected 0 to 1"),
+        ({"weight": -1.0}, r"weight of label is -1.0: expected 0 or more"),
         ({"denoiser": levels(16, 16, 16)}, r"grid is \(2, 2\), levels has 3: .*patch size"),
         ({"denoiser": levels(15)}, r"levels\[0\] is .*15.* heads"),
-        ({"classify_times": (0.1, 2.0)}, r"classify_times is .*2\.0.*: expected"),
-        ({"classify_times": ()}, r"classify_times is .*: expected"),
+        ({"read_times": (0.1, 2.0)}, r"read_times is .*2\.0.*: expected"),
+        ({"read_times": ()}, r"read_times is .*: expected"),
         ({"warmup_steps": -1}, r"warmup_steps is -1: expected"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",

@@ -1,0 +1,176 @@
+"""An extra modality of MT-Diffusion: how it is encoded, aggregated, shown, read and weighed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from mmdiffusion.diffusion.schedules import DriftSchedule
+from mmdiffusion.masks import PatchMask
+from mmdiffusion.methods.checks import check_shares
+from mmdiffusion.nn.encoders import Encoder, Mean, Shape, Value, as_mean
+from mmdiffusion.nn.heads import Head, HeadShape, Output, is_categorical, mean_of, surprise, value_of
+from mmdiffusion.nn.modalities import Image
+from mmdiffusion.nn.states import Teller
+from mmdiffusion.types import Batch, DataSpec, LabelSpec, Spec
+
+NUM_BINS = 20
+"""Of the time, each with a residual variance of its own."""
+MEMORY = 0.99
+"""Of the running residual variance, a step."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Settings of an extra modality.
+
+    Args:
+        encoder: How it enters the diffusion space; fixed.
+        head: How it is read off the denoiser.
+        drift: How its encoding is aggregated over time.
+        weight: lambda, weight of its cross-entropy or squared error (0.1 in the paper).
+        absent_share: Share of training samples where it is neither aggregated nor shown.
+        shown_share: Share of training samples where it is aggregated and shown; the rest have it hidden.
+        in_context: Show a label to cross-attention as well (choice 3 of the paper's encoders).
+        mask: Makes it in training, from the image; `None` takes it from the batch.
+    """
+
+    encoder: Callable[[Spec, Shape], Encoder]
+    head: Callable[[HeadShape], Head]
+    drift: DriftSchedule
+    weight: float = 0.1
+    absent_share: float = 0.2
+    shown_share: float = 0.2
+    in_context: bool = False
+    mask: PatchMask | None = None
+
+
+class ExtraModality(nn.Module):
+    """One extra modality at work.
+
+    Attributes:
+        channels: Where its encoding is in the diffusion space; set by the method.
+
+    Args:
+        name: Its name in a batch.
+        data: The data, which has it.
+        extra: Its settings.
+        shape: Channels, height and width of the image.
+
+    Raises:
+        ValueError: if the data lacks it, or a setting is out of range.
+    """
+
+    variance: Tensor
+    head: Head
+
+    def __init__(self, name: str, data: DataSpec, extra: Extra, shape: Shape) -> None:
+        super().__init__()
+        if name not in data or name == "image":
+            raise ValueError(
+                f"extras has {name!r}: expected a modality of the data beside the image, it has {', '.join(data)}"
+            )
+        check_shares(name, extra.absent_share, extra.shown_share, extra.weight)
+        self.name, self.spec, self.weight, self.mask = name, data[name], extra.weight, extra.mask
+        self.absent_share, self.shown_share = extra.absent_share, extra.shown_share
+        self.encoder = extra.encoder(self.spec, shape)
+        self.teller = Teller(self.spec, shape[1], extra.in_context)
+        self.channels = slice(0, shape[0])
+        self.register_buffer("variance", torch.ones(NUM_BINS))
+
+    @property
+    def is_hidden_at_times(self) -> bool:
+        """Whether training hides it, so that it can be drawn together with the image."""
+        return self.absent_share + self.shown_share < 1 - 1e-6
+
+    @property
+    def has_own_map(self) -> bool:
+        """Whether channels of the space are its own, which the denoiser reads and puts out as pictures."""
+        return self.encoder.own_channels > 0 and not self.encoder.is_vector
+
+    def read_batch(self, batch: Batch, generator: torch.Generator) -> Value:
+        """Its values in training: from the batch, or made from the image."""
+        value = batch["image" if self.mask is not None else self.name]
+        assert isinstance(value, Tensor)
+        return value if self.mask is None else self.mask(value, generator)
+
+    def draw_states(self, size: int, generator: torch.Generator) -> tuple[Bool[Tensor, " b"], Bool[Tensor, " b"]]:
+        """Which samples of a training batch have it shown, and which have it nowhere."""
+        state = torch.rand(size, generator=generator, device=generator.device)
+        return state >= 1 - self.shown_share, state < self.absent_share
+
+    def encode(self, value: Value) -> Image:
+        """Encoding of known values."""
+        return self.encoder(as_mean(value, self.spec)).detach()
+
+    def expectation(self, output: Output) -> Image:
+        """Mean encoding under what the head says: the posterior mean that a reverse step needs, not that of a guess."""
+        return self.encoder(mean_of(output, self.spec))
+
+    def loss(self, output: Output, value: Value) -> Float[Tensor, " b"]:
+        """Cross-entropy or squared error of each sample."""
+        return surprise(output, value, self.spec)
+
+    def value(self, mean: Mean | Output) -> Value:
+        """Its most probable value, from a head's output or mean."""
+        return value_of(mean, self.spec)
+
+    # The head as a distribution --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def remember(self, loss: Float[Tensor, " b"], share: Float[Tensor, " b"], keep: Bool[Tensor, " b"]) -> None:
+        """Follow the residual variance of a Gaussian head, by part of the time.
+
+        Args:
+            loss: Squared errors of a training batch.
+            share: t / T in (0, 1].
+            keep: Samples that count: those that have the modality nowhere.
+        """
+        if is_categorical(self.spec):
+            return
+        part = torch.nn.functional.one_hot(bins(share), NUM_BINS) * keep[:, None]
+        count = part.sum(0)
+        mean = (part * loss[:, None]).sum(0) / count.clamp(min=1)
+        self.variance.copy_(torch.where(count > 0, torch.lerp(mean, self.variance, MEMORY), self.variance))
+
+    def log_probability(self, output: Output, value: Value, share: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """log p(x | z_t) as the head says, up to a constant: of all its numbers together.
+
+        Args:
+            output: The head's.
+            value: Known values.
+            share: t / T in (0, 1].
+        """
+        loss = self.loss(output, value)
+        if isinstance(self.spec, LabelSpec):
+            return -loss
+        if is_categorical(self.spec):
+            return -loss * value[0].numel()
+        return -loss * output[0].numel() / (2 * self.variance[bins(share)].clamp(min=1e-6))
+
+    def check(self, value: Value) -> Value:
+        """Check known values.
+
+        Raises:
+            ValueError: naming what does not fit the data.
+        """
+        expected = tuple(self.encoder.mean_shape)
+        if not is_categorical(self.spec):
+            if tuple(value.shape[1:]) != expected:
+                raise ValueError(f"{self.name} is {tuple(value.shape[1:])}: expected {expected} for each sample")
+            if not value.isfinite().all():
+                raise ValueError(f"{self.name} holds NaN or infinity: expected finite numbers")
+            return value
+        if tuple(value.shape[1:]) != expected[1:]:
+            raise ValueError(f"{self.name} is {tuple(value.shape[1:])}: expected {expected[1:]} for each sample")
+        outside = value[(value < 0) | (value >= expected[0])]
+        if len(outside):
+            raise ValueError(f"{self.name} is {int(outside[0])}: expected 0 to {expected[0] - 1}")
+        return value
+
+
+def bins(share: Float[Tensor, " b"]) -> Tensor:
+    """Part of the time that each t / T in (0, 1] is in (derived: even bins)."""
+    return (share * NUM_BINS).ceil().long().clamp(1, NUM_BINS) - 1

@@ -1,0 +1,135 @@
+"""What MT-Diffusion is asked for: any modalities known, any others drawn, if it was trained for them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor
+
+from mmdiffusion.methods.checks import check_counts, check_request, check_trained
+from mmdiffusion.types import Batch, DataSpec, ImageSpec
+
+if TYPE_CHECKING:
+    from mmdiffusion.methods.mt_diffusion import MTDiffusion
+
+
+class JointRequest(NamedTuple):
+    """A request that can be served.
+
+    Attributes:
+        known: Values of known modalities, checked.
+        drawn: Names of the modalities to draw.
+        guidance: Classifier-free guidance of what is known.
+        head_guidance: Guidance of what is known by the heads.
+    """
+
+    known: dict[str, Tensor]
+    drawn: tuple[str, ...]
+    guidance: float
+    head_guidance: float
+
+    @property
+    def drawn_extras(self) -> tuple[str, ...]:
+        """What is drawn beside the image."""
+        return tuple(name for name in self.drawn if name != "image")
+
+
+def image_of(spec: DataSpec) -> ImageSpec:
+    """The image that is diffused.
+
+    Raises:
+        ValueError: if the data has none.
+    """
+    image = spec.get("image")
+    if not isinstance(image, ImageSpec):
+        raise ValueError(f"spec has {', '.join(spec)}: MTDiffusion expects data with image")
+    return image
+
+
+def check_joint(
+    method: "MTDiffusion",
+    condition: Batch,
+    drawn: Sequence[str] | None,
+    guidance: float | None,
+    head_guidance: float | None,
+    num_samples: int,
+) -> JointRequest:
+    """Check what a model is asked for, and say what that is.
+
+    Args:
+        method: The model.
+        condition: Known modalities.
+        drawn: What to draw; `None` for all that it can.
+        guidance: Classifier-free guidance asked for; `None` for the method's own.
+        head_guidance: Guidance by heads asked for; `None` for the method's own.
+        num_samples: Samples to draw.
+
+    Raises:
+        ValueError: naming what is wrong, and what was expected.
+    """
+    asked = guidance if head_guidance is None else head_guidance
+    check_request(condition, drawn, asked, givable=method.givable, drawable=method.drawable)
+    check_counts(condition, num_samples)
+    names = default(method, condition) if drawn is None else tuple(drawn)
+    if not names:
+        raise ValueError(f"given is {', '.join(condition)}: expected something left to draw")
+    guidance = method.guidance if guidance is None else guidance
+    head_guidance = method.head_guidance if head_guidance is None else head_guidance
+    check_drawn(method, condition, names)
+    if condition and "image" not in condition and (guidance, head_guidance) != (1, 0):
+        for name in condition:
+            check_trained(method.extra(name).absent_share, f"absent_share of {name}", "guidance")
+            if head_guidance:
+                check_trained(method.extra(name).weight, f"weight of {name}", "guidance by its head")
+    known = {name: checked(method, name, values) for name, values in condition.items()}
+    return JointRequest(known, names, guidance, head_guidance)
+
+
+def default(method: "MTDiffusion", condition: Batch) -> tuple[str, ...]:
+    """What is drawn when nothing is said: all that is not known, as far as training covers it."""
+    names = method.drawable if "image" in condition else method.makes
+    readable = [name for name in names if name == "image" or is_readable(method, name) or "image" not in condition]
+    return tuple(name for name in readable if name not in condition)
+
+
+def is_readable(method: "MTDiffusion", name: str) -> bool:
+    """Whether a head can read a modality off a known image."""
+    return method.extra(name).absent_share > 0 and method.extra(name).weight > 0
+
+
+def check_drawn(method: "MTDiffusion", condition: Batch, names: Sequence[str]) -> None:
+    """Check that training covers the states that a request needs.
+
+    Args:
+        method: The model.
+        condition: Known modalities.
+        names: What is drawn.
+
+    Raises:
+        ValueError: naming the setting and what it must be.
+    """
+    if "image" in condition:
+        for name in names:
+            check_trained(method.extra(name).absent_share, f"absent_share of {name}", "reading it off an image")
+            check_trained(method.extra(name).weight, f"weight of {name}", "a head that reads it")
+        return
+    if "image" not in names:
+        raise ValueError(f"drawn is {list(names)}: expected image among them, extras are drawn with images")
+    for extra in method.each():
+        if extra.name in names and not extra.is_hidden_at_times:
+            raise ValueError(
+                f"drawn has {extra.name}, whose absent_share and shown_share are 1 in sum: expected less in training, "
+                "for drawing it with an image"
+            )
+        if extra.name not in condition and extra.name not in names:
+            check_trained(extra.absent_share, f"absent_share of {extra.name}", "drawing images without it")
+
+
+def checked(method: "MTDiffusion", name: str, values: object) -> Tensor:
+    """Known values, as the data describes them."""
+    assert isinstance(values, Tensor)
+    if name != "image":
+        return method.extra(name).check(values)
+    expected = (method.image.channels, method.image.size, method.image.size)
+    if tuple(values.shape[1:]) != expected:
+        raise ValueError(f"image is {tuple(values.shape[1:])}: expected {expected} for each sample")
+    return values

@@ -1,0 +1,114 @@
+"""Encoders: fixed, linear in the modality's mean, and what does not fit them."""
+
+import pytest
+import torch
+
+from mmdiffusion.nn import IdentityEncoder, NoEncoder, OwnChannels, OwnToken, PaletteEncoder, TableEncoder
+from mmdiffusion.nn.encoders import as_mean
+from mmdiffusion.types import FeatureSpec, ImageSpec, LabelSpec, MaskedSpec, SegmentationSpec, TextSpec
+
+SHAPE = (3, 4, 4)
+LABEL, MAP, VECTOR = LabelSpec(10), SegmentationSpec(("a", "b", "c"), 4), FeatureSpec((7,))
+ALL = [
+    NoEncoder(LABEL, SHAPE),
+    TableEncoder(LABEL, SHAPE, scale=0.7),
+    TableEncoder(VECTOR, SHAPE),
+    IdentityEncoder(ImageSpec(3, 4), SHAPE),
+    IdentityEncoder(MaskedSpec(3, 4), SHAPE, scale=0.5),
+    PaletteEncoder(MAP, SHAPE),
+    OwnChannels(MAP, SHAPE),
+    OwnChannels(FeatureSpec((5, 2, 2)), SHAPE),
+    OwnToken(FeatureSpec((20,)), SHAPE),
+]
+EACH = pytest.mark.parametrize("encoder", ALL, ids=lambda one: f"{type(one).__name__}-{type(one.spec).__name__}")
+
+
+def normal(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@EACH
+def test_it_is_linear_fixed_and_of_its_size(encoder):
+    first, second = (normal(seed, 2, *encoder.mean_shape) for seed in (0, 1))
+    made = encoder(first)
+    assert made.shape == (2, encoder.own_channels or 3, 4, 4)
+    torch.testing.assert_close(encoder(0.3 * first + 0.7 * second), 0.3 * made + 0.7 * encoder(second))
+    assert not encoder(torch.zeros_like(first)).any()
+    assert not list(encoder.parameters())
+    assert not encoder(first.requires_grad_()).requires_grad
+
+
+def test_certainty_stands_for_classes():
+    label = torch.tensor([3, 0])
+    assert torch.equal(as_mean(label, LABEL).argmax(1), label)
+    assert as_mean(label, LABEL).sum(1).tolist() == [1, 1]
+    segmentation = torch.tensor([[[0, 2], [1, 1]]])
+    assert torch.equal(as_mean(segmentation, SegmentationSpec(("a", "b", "c"), 2)).argmax(1), segmentation)
+    numbers = normal(0, 2, 7)
+    assert as_mean(numbers, VECTOR) is numbers
+
+
+# Tables --------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_is_orthogonal_and_scale_is_its_root_mean_square():
+    rows = ALL[1].table.flatten(1)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(10) * 0.7**2 * 48, atol=1e-5, rtol=1e-5)
+
+
+def test_a_vector_of_unit_variance_is_encoded_at_its_scale():
+    encoded = TableEncoder(VECTOR, SHAPE, scale=0.5)(normal(0, 4000, 7))
+    assert encoded.square().mean().sqrt().item() == pytest.approx(0.5, rel=0.02)
+
+
+def test_a_table_is_fixed_by_its_seed():
+    torch.manual_seed(123)
+    assert torch.equal(TableEncoder(LABEL, SHAPE, 0.7).table, ALL[1].table)
+    assert not torch.allclose(TableEncoder(LABEL, SHAPE, 0.7, seed=1).table, ALL[1].table)
+
+
+# Pictures and maps ---------------------------------------------------------------------------------------------
+
+
+def test_of_a_masked_image_the_colours_are_encoded():
+    masked = normal(0, 2, 4, 4, 4)
+    assert torch.equal(ALL[4](masked), 0.5 * masked[:, :3])
+
+
+def test_a_palette_gives_each_class_its_colour():
+    encoder = PaletteEncoder(MAP, SHAPE, scale=0.5)
+    colours = encoder(as_mean(torch.tensor([[[0, 1], [2, 0]]]).repeat_interleave(2, 1).repeat_interleave(2, 2), MAP))
+    assert torch.equal(colours[0, :, 0, 3], encoder.palette[1])
+    assert torch.equal(colours[0, :, 3, 3], encoder.palette[0])
+    torch.testing.assert_close(encoder.palette.square().mean(1).sqrt(), torch.full((3,), 0.5))
+    assert torch.cdist(encoder.palette, encoder.palette).add(torch.eye(3)).min() > 0.2
+
+
+def test_a_coarse_map_is_spread_over_pixels():
+    coarse = normal(0, 1, 5, 2, 2)
+    assert torch.equal(ALL[7](coarse)[0, :, 1, 3], 0.5 * coarse[0, :, 0, 1])
+
+
+def test_a_token_s_numbers_come_back():
+    encoder, vector = ALL[8], normal(0, 3, 20)
+    assert encoder.own_channels == 2
+    assert torch.equal(encoder.vector(encoder(vector)), vector)
+    assert not encoder(vector).flatten(1)[:, 20:].any()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: TableEncoder(LabelSpec(49), SHAPE), "TableEncoder has 49 classes: expected at most 48"),
+        (lambda: TableEncoder(MAP, SHAPE), "TableEncoder has SegmentationSpec.*: expected a label or a vector"),
+        (lambda: TableEncoder(TextSpec(3), SHAPE), "spec is TextSpec.*: expected a label, a picture"),
+        (lambda: IdentityEncoder(ImageSpec(3, 8), SHAPE), "IdentityEncoder has .*: expected 3 channels of 4 x 4"),
+        (lambda: PaletteEncoder(LABEL, SHAPE), "PaletteEncoder has .*: expected a map of classes with 4 pixels"),
+        (lambda: OwnChannels(FeatureSpec((1, 3, 3)), SHAPE), "OwnChannels has .*: expected .* side divides 4"),
+        (lambda: OwnChannels(LABEL, SHAPE), "OwnChannels has .*: expected a picture or map"),
+        (lambda: OwnToken(MAP, SHAPE), "OwnToken has .*: expected a vector of features"),
+    ],
+)
+def test_what_does_not_fit_is_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,16 +1,11 @@
 """A small classifier trained on the real training split: the feature extractor of the embedded data sets."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmdiffusion.metrics.features import FeatureExtractor, as_stored, move
-
-BATCH_SIZE = 64
+from mmdiffusion.nn.small_classifier import build_classifier, train_classifier
 
 
 class SmallClassifier(FeatureExtractor):
@@ -40,7 +35,7 @@ class SmallClassifier(FeatureExtractor):
         super().__init__()
         self.name, self.channels, self.num_classes, self.num_features = name, channels, num_classes, num_features
         self.num_steps, self.seed = num_steps, seed
-        self.trunk, self.head = _build(channels, num_classes, num_features, seed)
+        self.trunk, self.head = build_classifier(channels, num_classes, num_features, seed)
         self.num_fitted = 0
         self.requires_grad_(False).eval()
 
@@ -80,10 +75,10 @@ class SmallClassifier(FeatureExtractor):
         """
         self._check_channels(images)
         self._check_labels(labels)
-        with torch.inference_mode(False), torch.enable_grad(), one_thread(), torch.autocast("cpu", enabled=False):
-            self.trunk, self.head = _build(self.channels, self.num_classes, self.num_features, self.seed)
+        with torch.inference_mode(False):
+            self.trunk, self.head = build_classifier(self.channels, self.num_classes, self.num_features, self.seed)
             network = nn.Sequential(self.trunk, self.head)
-            _train(network, as_stored(images.cpu()).clone(), labels.cpu().long().clone(), self)
+            train_classifier(network, as_stored(images.cpu()), labels.cpu().long(), self.num_steps, self.seed)
         self.num_fitted = len(images)
         self.requires_grad_(False).eval()
 
@@ -112,61 +107,3 @@ class SmallClassifier(FeatureExtractor):
                 f"num_classes: found labels {low} to {high}, expected 0 to {self.num_classes - 1}; "
                 f"set num_classes={high + 1} on extractor {self.name!r}"
             )
-
-
-def _build(channels: int, num_classes: int, num_features: int, seed: int) -> tuple[nn.Sequential, nn.Linear]:
-    """Trunk (images to features) and head (features to logits) with weights drawn from `seed` alone."""
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the accelerators as well
-        trunk = nn.Sequential(
-            nn.Conv2d(channels, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(64, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(2),
-            nn.Flatten(),
-            nn.Linear(256, num_features),
-            nn.ReLU(),
-        )
-        return trunk.float(), nn.Linear(num_features, num_classes).float()
-
-
-def _train(
-    network: nn.Module,
-    images: Float[Tensor, "b c h w"],
-    labels: Int[Tensor, " b"],
-    settings: SmallClassifier,
-) -> None:
-    """Cross-entropy on randomly shifted batches with AdamW and a one-cycle rate."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=settings.num_steps)
-    for _ in range(settings.num_steps):
-        batch = torch.randint(len(images), (BATCH_SIZE,), generator=generator)
-        loss = F.cross_entropy(network(_shifted(images[batch], generator)), labels[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-
-
-def _shifted(images: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
-    """Shift every image by at most one pixel each way; the border is repeated."""
-    height, width = images.shape[-2:]
-    windows = F.pad(images, (1, 1, 1, 1), mode="replicate").unfold(2, height, 1).unfold(3, width, 1)
-    down, right = torch.randint(3, (2, len(images)), generator=generator)
-    return windows[torch.arange(len(images)), :, down, right]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run PyTorch's CPU kernels on one thread: sums over several threads differ in the last bit."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)

@@ -5,7 +5,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from mmdiffusion.data import Digits
-from mmdiffusion.types import ImageSpec, LabelSpec, TextSpec
+from mmdiffusion.types import FeatureSpec, ImageSpec, LabelSpec, MaskedSpec, TextSpec
 
 SIZES = {"train": 1257, "val": 180, "test": 360}
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -119,3 +119,77 @@ def test_wrong_settings_are_refused(options, message):
 def test_batch_larger_than_the_split_is_refused():
     with pytest.raises(ValueError, match="batch_size is 1258: expected at most 1257"):
         Digits(batch_size=1258).prepare_data()
+
+
+# On demand -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def more():
+    return Digits(mask_share=0.25, num_features=8, num_maps=4)
+
+
+def test_entries_on_demand_are_described(more, digits):
+    spec = more.spec
+    assert spec == digits.spec | {
+        "masked": MaskedSpec(1, 8),
+        "feature": FeatureSpec((8,)),
+        "feature_map": FeatureSpec((4, 4, 4)),
+    }
+    columns = more.columns("test")
+    assert {columns[name].shape[1:] for name in ("masked",)} == {(2, 8, 8)}
+    assert columns["feature"].shape == (360, 8)
+    assert columns["feature_map"].shape == (360, 4, 4, 4)
+    assert torch.equal(columns["image"], digits.columns("test")["image"])
+
+
+@SPLITS
+def test_a_share_of_the_patches_is_hidden(more, split):
+    columns = more.columns(split)
+    masked, visible = columns["masked"][:, :1], columns["masked"][:, 1:] == 1
+    assert visible.double().mean((1, 2, 3)).unique().tolist() == [0.75]
+    assert torch.equal(masked, torch.where(visible, columns["image"], 0))
+    assert len(visible.unique(dim=0)) > 50
+    assert torch.equal(columns["masked"], Digits(mask_share=0.25).columns(split)["masked"])
+
+
+def test_features_are_principal_components_of_the_training_split(more):
+    features = more.columns("train")["feature"].double()
+    covariance = features.T @ features / len(features)
+    variance = covariance.diagonal()
+    torch.testing.assert_close(covariance, variance.diag(), atol=1e-4, rtol=0)
+    assert variance.mean().item() == pytest.approx(1, rel=1e-4)
+    assert (variance.diff() < 0).all()
+    assert features.mean(0).abs().max() < 1e-4
+    maps = more.columns("train")["feature_map"].double().movedim(1, -1).flatten(0, 2)
+    variance = (maps.T @ maps / len(maps)).diagonal()
+    assert variance.mean().item() == pytest.approx(1, rel=1e-4)
+
+
+def test_features_tell_the_digit(more):
+    """A nearest class mean reads test digits off eight numbers."""
+    train, test = more.columns("train"), more.columns("test")
+    means = torch.stack([train["feature"][train["label"] == digit].mean(0) for digit in range(10)])
+    found = torch.cdist(test["feature"], means).argmin(1)
+    assert (found == test["label"]).double().mean() > 0.9
+
+
+def test_features_are_the_same_every_time(more):
+    again = Digits(num_features=8)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    assert torch.equal(again.columns("val")["feature"], more.columns("val")["feature"])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mask_share": 1.5}, "mask_share is 1.5: expected 0 to 1"),
+        ({"num_features": 65}, "num_features is 65: expected 0 to 64"),
+        ({"num_maps": -1}, "num_maps is -1: expected 0 to 64"),
+    ],
+)
+def test_settings_on_demand_out_of_range_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Digits(**settings)

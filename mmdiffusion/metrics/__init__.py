@@ -21,6 +21,7 @@ from mmdiffusion.metrics.rhythm import (
     BeatPrecisionSpread,
 )
 from mmdiffusion.metrics.scenes import CaptionAccuracy, SceneReader
+from mmdiffusion.metrics.segmentation import MeanIntersectionOverUnion
 from mmdiffusion.metrics.tokens import TokenJudge
 from mmdiffusion.metrics.zero_shot import ZeroShotAccuracy
 
@@ -46,6 +47,7 @@ __all__ = [
     "JudgedAccuracy",
     "KinematicBeats",
     "LibrosaBeats",
+    "MeanIntersectionOverUnion",
     "OnsetPeaks",
     "PeakSignalNoiseRatio",
     "RetrievalRecall",

@@ -1,4 +1,4 @@
-"""How much of the data a first stage keeps."""
+"""How much of the data a first stage keeps, or a restoration gives back."""
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,8 @@ class PeakSignalNoiseRatio(SampleMetric):
 
     Args:
         entry: Name of the batch entry that was rebuilt, such as "image" or "music".
+        estimate: Name of the entry that holds what was made of it; for restored images "image", beside the entry
+            "reference_image".
     """
 
     higher_is_better = True
@@ -25,16 +27,16 @@ class PeakSignalNoiseRatio(SampleMetric):
     num_values: Tensor
     num_seen: Tensor
 
-    def __init__(self, entry: str = "image") -> None:
+    def __init__(self, entry: str = "image", estimate: str = "reconstruction") -> None:
         super().__init__()
-        self.inputs = ("reconstruction", entry)
+        self.inputs = (estimate, entry)
         self.add_state("squared_error", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("num_values", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("num_seen", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def name(self) -> str:
         """`psnr[image]`, with the entry."""
-        return f"psnr[{self.inputs[1]}]"
+        return f"psnr[{self.inputs[1].removeprefix('reference_')}]"
 
     def protocol(self) -> dict[str, str | int | float]:
         """Entry, range of the data, how errors are pooled, and the count behind the last value."""

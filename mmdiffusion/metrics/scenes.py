@@ -15,15 +15,16 @@ from mmdiffusion.metrics.features import as_stored
 from mmdiffusion.metrics.judge import Accuracy
 from mmdiffusion.types import AttributesSpec, DataSpec
 
-Part = Literal["all", "shape", "colour", "size", "position"]
-PARTS: dict[Part, slice] = {
-    "all": slice(0, 4),
-    "shape": slice(0, 1),
-    "colour": slice(1, 2),
-    "size": slice(2, 3),
-    "position": slice(3, 4),
+Part = Literal["all", "shape", "colour", "size", "position", "layout"]
+PARTS: dict[Part, tuple[int, ...]] = {
+    "all": (0, 1, 2, 3),
+    "shape": (0,),
+    "colour": (1,),
+    "size": (2,),
+    "position": (3,),
+    "layout": (0, 2, 3),
 }
-"""Columns of an object's attributes."""
+"""Columns of an object's attributes; the layout is what a map of shapes tells: all but the colour."""
 
 OUTLINES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "circle": lambda x, y: x**2 + y**2 < 1 / math.pi,
@@ -185,7 +186,7 @@ class CaptionAccuracy(Accuracy):
     The upper bound is the reader's own accuracy on real scenes.
 
     Args:
-        part: The attribute that is compared; "all" for all four at once.
+        part: The attribute that is compared; "all" for all four at once, "layout" for all but the colour.
         entry: Name of the batch entry that is read: "image", or "reconstruction" to judge a first stage.
 
     Raises:
@@ -233,5 +234,10 @@ class CaptionAccuracy(Accuracy):
         part = PARTS[self.part]
         told = [[tuple(thing) for thing in scene if thing[0] >= 0] for scene in attributes.tolist()]
         pairs = zip(self.reader.read(image), told, strict=True)
-        right = [sorted(thing[part] for thing in seen) == sorted(thing[part] for thing in said) for seen, said in pairs]
+        right = [chosen(seen, part) == chosen(said, part) for seen, said in pairs]
         self.count(torch.tensor(right, dtype=torch.bool), torch.ones(len(right), dtype=torch.bool))
+
+
+def chosen(objects: list[tuple[int, ...]], part: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Some attributes of objects, as a set that may hold one thing twice (derived: sorting)."""
+    return sorted(tuple(thing[column] for column in part) for thing in objects)

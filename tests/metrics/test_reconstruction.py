@@ -44,5 +44,7 @@ def test_equal_data_have_no_noise():
 def test_names_and_an_empty_measurement():
     metric = PeakSignalNoiseRatio("music")
     assert (metric.name(), metric.inputs) == ("psnr[music]", ("reconstruction", "music"))
+    restored = PeakSignalNoiseRatio("reference_image", "image")
+    assert (restored.name(), restored.inputs) == ("psnr[image]", ("image", "reference_image"))
     with pytest.raises(ValueError, match=r"psnr\[music\]: found 0 samples"):
         metric.compute()

@@ -120,13 +120,21 @@ def test_a_part_is_right_or_wrong_by_itself(column):
     told[column] = 1 - told[column]
     right = {part: accuracy(pictures([RED_CIRCLE, NONE]), [[tuple(told), NONE]], part) for part in PARTS}
     wrong = [part for part, value in right.items() if value == 0]
-    assert wrong == ["all", ("shape", "colour", "size", "position")[column]]
+    named = ("shape", "colour", "size", "position")[column]
+    assert wrong == ["all", named, *(["layout"] if named != "colour" else [])]
 
 
 def test_swapped_colours_leave_every_part_right():
     blue_circle, red_square = (0, 2, 1, 0), (1, 0, 0, 3)
     image, told = pictures([RED_CIRCLE, BLUE_SQUARE]), [[blue_circle, red_square]]
-    assert [accuracy(image, told, part) for part in PARTS] == [0, 1, 1, 1, 1]
+    assert [accuracy(image, told, part) for part in PARTS] == [0, 1, 1, 1, 1, 1]
+
+
+def test_a_layout_is_right_only_if_one_object_has_all_of_it():
+    large_square, small_circle = (1, 2, 0, 0), (0, 0, 1, 3)
+    image = pictures([RED_CIRCLE, BLUE_SQUARE])
+    assert accuracy(image, [[large_square, small_circle]], "layout") == 0
+    assert accuracy(image, [[large_square, small_circle]], "shape") == 1
 
 
 def test_specks_are_no_objects_and_patches_are():

@@ -223,12 +223,13 @@ class Evaluate(Callback):
         beside = {*draw.given, *(needed if draw.given else ())}
         makes = method.makes if draw.drawn is None else draw.drawn
         entries, order = {*makes, *beside, "index"}, torch.arange(self.num_samples)
+        metrics = [metric for metric in self.metrics if metric.inputs[0] not in draw.given]  # which is not to be judged
         self._measure(
-            name, [b | partners(b, given, needed, data, split, order) for b in batches], entries, self.metrics, made
+            name, [b | partners(b, given, needed, data, split, order) for b in batches], entries, metrics, made
         )
         if draw.given:
             order = torch.randperm(self.num_samples, generator=torch.Generator().manual_seed(0))
-            metrics = [metric for metric in self.metrics if beside & set(metric.inputs)]
+            metrics = [metric for metric in metrics if beside & set(metric.inputs)]
             shuffled = [b | partners(b, given, needed, data, split, order) for b in batches]
             self._measure(self._shuffled(name), shuffled, entries, metrics, made)
 

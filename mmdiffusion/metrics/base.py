@@ -18,7 +18,8 @@ class SampleMetric(Metric):
     are created in the constructor, so a process that saw no sample takes part in `compute` like any other.
 
     Attributes:
-        inputs: Names of the batch entries that `update` takes, for example `("image",)`.
+        inputs: Names of the batch entries that `update` takes, for example `("image",)`; what is judged comes first,
+            and is not judged where it was given.
         fit_inputs: Names of the two entries of the training split that `fit` takes; empty where nothing is learned.
         uses_reference: Whether `update(..., real=True)` must also be fed with real samples.
         num_samples: Samples behind the last computed value, over all processes; 0 before `compute`.

@@ -8,6 +8,7 @@ import torch
 
 from mmdiffusion.callbacks import Draw, Evaluate
 from mmdiffusion.callbacks.partners import in_turn
+from mmdiffusion.methods.base import Method
 from mmdiffusion.metrics import ClassificationAccuracy, FrechetDistance, JudgedAccuracy, SmallClassifier
 from mmdiffusion.metrics.base import SampleMetric
 from tests.helpers import Oracle, Pictures, PixelJudge, build_trainer, picture
@@ -241,3 +242,32 @@ def test_measuring_leaves_the_global_generator(tmp_path):
     callback = Watched(build_metrics(), DRAWS, num_samples=10)
     build_trainer(tmp_path, callback).test(Oracle(), datamodule=Pictures(), verbose=False)
     assert torch.equal(*callback.states)
+
+
+class Copied(Method):
+    """Draws pictures for labels, and labels for pictures."""
+
+    def __init__(self):
+        super().__init__(
+            torch.optim.SGD, warmup_steps=0, seed=0, givable=("label", "image"), drawable=("image", "label")
+        )
+
+    def losses(self, batch, generator):
+        return {}
+
+    def sample(self, condition, *, seeds, drawn=None, steps=None, guidance=None):
+        label = condition.get("label", torch.zeros(len(seeds), dtype=torch.int64))
+        assert isinstance(label, torch.Tensor)
+        return {"image": picture(label), "label": label, "index": torch.tensor(seeds)} | condition
+
+    def protocol(self):
+        return {}
+
+
+def test_what_was_given_is_not_judged(tmp_path):
+    draws = {"picture": Draw(["label"]), "reading": Draw(["image"])}
+    callback = Evaluate([JudgedAccuracy(PixelJudge())], draws, num_samples=10)
+    build_trainer(tmp_path, callback).test(Copied(), datamodule=Pictures(), verbose=False)
+    row = json.loads((tmp_path / "metrics.json").read_text())["judged_accuracy[pixel]"]
+    assert set(row) == {"picture", "picture, shuffled", "real"}
+    assert row["picture"]["value"] == 1

@@ -7,7 +7,7 @@ from mmdiffusion.metrics.clip_score import CLIPScore
 from mmdiffusion.metrics.features import FeatureExtractor, InceptionFeatures, to_uint8
 from mmdiffusion.metrics.frechet import FrechetDistance, frechet_distance
 from mmdiffusion.metrics.inception import InceptionScore
-from mmdiffusion.metrics.judge import ClassificationAccuracy, Judge, JudgedAccuracy, SVMJudge
+from mmdiffusion.metrics.judge import ClassificationAccuracy, Judge, JudgedAccuracy, LabelAccuracy, SVMJudge
 from mmdiffusion.metrics.onsets import AudioBeats, BeatDetector, KinematicBeats, LibrosaBeats, OnsetPeaks
 from mmdiffusion.metrics.reconstruction import PeakSignalNoiseRatio
 from mmdiffusion.metrics.retrieval import RetrievalRecall
@@ -46,6 +46,7 @@ __all__ = [
     "Judge",
     "JudgedAccuracy",
     "KinematicBeats",
+    "LabelAccuracy",
     "LibrosaBeats",
     "MeanIntersectionOverUnion",
     "OnsetPeaks",

@@ -137,6 +137,30 @@ class ClassificationAccuracy(Accuracy):
         self.count(prediction, label)
 
 
+class LabelAccuracy(Accuracy):
+    """Share of drawn labels that are those of the real data whose other modalities were given, higher is better.
+
+    Args:
+        label: Name of the batch entry.
+    """
+
+    def __init__(self, label: str = "label") -> None:
+        super().__init__()
+        self.inputs = (label, f"reference_{label}")
+
+    def name(self) -> str:
+        """`label_accuracy[label]`, with the entry."""
+        return f"label_accuracy[{self.inputs[0]}]"
+
+    def protocol(self) -> dict[str, str | int | float]:
+        """The count behind the last value."""
+        return {"num_samples": self.num_samples}
+
+    def update(self, drawn: Int[Tensor, " b"], true: Int[Tensor, " b"]) -> None:
+        """Add drawn classes (b,) and true classes (b,)."""
+        self.count(drawn, true)
+
+
 class JudgedAccuracy(Accuracy):
     """Share of samples in which a judge reads the label they were drawn for, higher is better.
 

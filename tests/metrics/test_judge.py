@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from mmdiffusion.metrics import ClassificationAccuracy, JudgedAccuracy, SVMJudge
+from mmdiffusion.metrics import ClassificationAccuracy, JudgedAccuracy, LabelAccuracy, SVMJudge
 from mmdiffusion.metrics.features import as_stored
 
 
@@ -87,3 +87,12 @@ def test_classification_accuracy():
     assert metric.compute().item() == 0.5
     assert metric.protocol() == {"num_samples": 4}
     assert metric.name() == "classify_accuracy"
+
+
+def test_label_accuracy_compares_drawn_labels_with_the_true_ones():
+    metric = LabelAccuracy()
+    metric.update(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 0, 4]))
+    assert metric.compute().item() == 0.75
+    assert (metric.name(), metric.inputs) == ("label_accuracy[label]", ("label", "reference_label"))
+    assert metric.protocol() == {"num_samples": 4}
+    assert LabelAccuracy("action").inputs == ("action", "reference_action")

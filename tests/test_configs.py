@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from mmdiffusion.callbacks import EMA, Evaluate, LogSamples
+from mmdiffusion.callbacks import EMA, Evaluate, LogSamples, StartFrom
 from mmdiffusion.cli import MMDiffusionCLI
 from mmdiffusion.methods import CDCD, DiffDis, MTDiffusion
 from tests.helpers import ROOT
@@ -48,6 +48,16 @@ def first_stages(tmp_path_factory):
     return {"cdcd/shapes.yaml": {"model.init_args.codec.init_args.path": folder}}
 
 
+@pytest.fixture(scope="module")
+def joint_run(tmp_path_factory):
+    """The run that a finetuning starts from, trained for a moment."""
+    folder = tmp_path_factory.mktemp("digits")
+    cli = build(folder, CONFIGS / "mt_diffusion" / "digits.yaml", **{"trainer.limit_val_batches": 0})
+    cli.model.steps = 1
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+    return str(folder)
+
+
 def test_there_are_experiments():
     assert CONFIGS / "mt_diffusion" / "digits.yaml" in EXPERIMENTS
 
@@ -60,9 +70,11 @@ def test_a_header_says_what_it_is(path):
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=name)
-def test_it_trains(path, tmp_path, first_stages):
+def test_it_trains(path, tmp_path, first_stages, joint_run):
     cli = build(tmp_path, path, **first_stages.get(name(path), {}))
     for callback in cli.trainer.callbacks:
+        if isinstance(callback, StartFrom):
+            callback.path = joint_run
         if isinstance(callback, LogSamples):
             callback.num_samples = 2
     if isinstance(cli.model, CDCD | DiffDis | MTDiffusion):

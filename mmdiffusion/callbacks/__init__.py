@@ -1,5 +1,6 @@
 """When something is averaged, drawn, measured or saved."""
 
+from mmdiffusion.callbacks.bound import Bound
 from mmdiffusion.callbacks.checkpoint import LastCheckpoint
 from mmdiffusion.callbacks.controls import AnotherPiece, ClickTrack, Control
 from mmdiffusion.callbacks.draws import Draw
@@ -8,10 +9,12 @@ from mmdiffusion.callbacks.evaluate import Evaluate
 from mmdiffusion.callbacks.gradients import GradientShare
 from mmdiffusion.callbacks.progress import StepProgress
 from mmdiffusion.callbacks.samples import LogSamples
+from mmdiffusion.callbacks.start import StartFrom
 
 __all__ = [
     "EMA",
     "AnotherPiece",
+    "Bound",
     "ClickTrack",
     "Control",
     "Draw",
@@ -19,5 +22,6 @@ __all__ = [
     "GradientShare",
     "LastCheckpoint",
     "LogSamples",
+    "StartFrom",
     "StepProgress",
 ]

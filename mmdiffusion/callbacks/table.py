@@ -20,7 +20,14 @@ Figures = dict[str, dict[str, Figure]]
 FILES = {"val": "metrics-val.json", "test": "metrics.json"}
 
 
-def report(figures: Figures, order: Sequence[str], trainer: Trainer, split: Split, subtitle: str) -> None:
+def report(
+    figures: Figures,
+    order: Sequence[str],
+    trainer: Trainer,
+    split: Split,
+    subtitle: str,
+    stem: str = "metrics",
+) -> None:
     """Print figures, log them, and write them into the run's folder.
 
     Args:
@@ -29,6 +36,7 @@ def report(figures: Figures, order: Sequence[str], trainer: Trainer, split: Spli
         trainer: Its folder is the run's, its loggers log.
         split: What was measured on.
         subtitle: Follows the folder and the split above the table.
+        stem: Name of the file, without the split.
     """
     run = Path(trainer.default_root_dir)
     columns = [c for c in dict.fromkeys(order) if any(c in f for f in figures.values())]
@@ -43,4 +51,4 @@ def report(figures: Figures, order: Sequence[str], trainer: Trainer, split: Spli
     for logger in trainer.loggers:
         logger.log_metrics({f"{split}/{m}/{c}": f["value"] for m, row in figures.items() for c, f in row.items()})
     run.mkdir(parents=True, exist_ok=True)
-    (run / FILES[split]).write_text(json.dumps(figures, indent=2) + "\n")
+    (run / FILES[split].replace("metrics", stem)).write_text(json.dumps(figures, indent=2) + "\n")

@@ -1,5 +1,6 @@
 """An extra modality of MT-Diffusion: how it is encoded, aggregated, shown, read and weighed."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -136,7 +137,7 @@ class ExtraModality(nn.Module):
         self.variance.copy_(torch.where(count > 0, torch.lerp(mean, self.variance, MEMORY), self.variance))
 
     def log_probability(self, output: Output, value: Value, share: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """log p(x | z_t) as the head says, up to a constant: of all its numbers together.
+        """log p(x | z_t) in nats as the head says, of all its numbers together; Gaussian with the residual variance.
 
         Args:
             output: The head's.
@@ -148,7 +149,8 @@ class ExtraModality(nn.Module):
             return -loss
         if is_categorical(self.spec):
             return -loss * value[0].numel()
-        return -loss * output[0].numel() / (2 * self.variance[bins(share)].clamp(min=1e-6))
+        variance = self.variance[bins(share)].clamp(min=1e-6)
+        return -output[0].numel() / 2 * (loss / variance + (2 * math.pi * variance).log())
 
     def check(self, value: Value) -> Value:
         """Check known values.

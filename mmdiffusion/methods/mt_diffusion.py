@@ -29,7 +29,7 @@ from mmdiffusion.methods.joint_network import JointNetwork
 from mmdiffusion.methods.joint_requests import JointRequest, check_drawn, check_joint, image_of
 from mmdiffusion.methods.space import State
 from mmdiffusion.nn.denoiser import Denoiser
-from mmdiffusion.nn.encoders import Mean, Value
+from mmdiffusion.nn.encoders import BackboneEncoder, Mean, Value
 from mmdiffusion.nn.heads import mean_of
 from mmdiffusion.nn.modalities import Image
 from mmdiffusion.nn.states import Told
@@ -148,6 +148,20 @@ class MTDiffusion(Method):
             uncertainty = self.log_variance[extra.name]
             loss = torch.exp(-uncertainty) * loss + uncertainty
         return extra.weight * loss
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Ask the denoiser for the encodings that are its own."""
+        for extra in self.each():
+            if isinstance(extra.encoder, BackboneEncoder) and self.global_step % extra.encoder.every_n_steps == 0:
+                self.ask_backbone(extra, extra.encoder)
+
+    @torch.no_grad()
+    def ask_backbone(self, extra: ExtraModality, encoder: BackboneEncoder) -> None:
+        """Encode each class by what the network predicts of one noise when shown it (arXiv 2407.17571, Fig. 3)."""
+        classes = torch.arange(len(encoder.table), device=self.device)
+        time = torch.full_like(classes, max(1, round(encoder.time * self.diffusion.num_steps)))
+        noise = self.space.lift(encoder.noise.expand(len(classes), -1, -1, -1))
+        encoder.refresh(self.network(noise, time, self.network.tell({extra.name: classes}, (), len(classes)))[0])
 
     # Sampling: Algorithm 2 -------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from mmdiffusion.nn.autoencoder import QuantisedAutoencoder
 from mmdiffusion.nn.conditioners import LabelConditioner
 from mmdiffusion.nn.denoiser import Denoised, Denoiser, Level
 from mmdiffusion.nn.encoders import (
+    BackboneEncoder,
     Encoder,
     IdentityEncoder,
     NoEncoder,
@@ -20,6 +21,7 @@ from mmdiffusion.nn.text import TowerConditioner, WordConditioner
 
 __all__ = [
     "AlignmentHead",
+    "BackboneEncoder",
     "Denoised",
     "Denoiser",
     "Encoder",

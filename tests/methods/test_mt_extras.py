@@ -13,6 +13,7 @@ from mmdiffusion.methods import MTDiffusion
 from mmdiffusion.methods.extras import Extra
 from mmdiffusion.methods.joint_requests import JointRequest
 from mmdiffusion.nn import (
+    BackboneEncoder,
     Denoiser,
     IdentityEncoder,
     Level,
@@ -154,6 +155,24 @@ def test_a_modality_is_dropped_from_space_and_network_together():
     first, second = (method.losses(one, generator()) for one in (batch, other))
     assert torch.equal(first["mse"], second["mse"])
     assert all(not torch.equal(first[name], second[name]) for name in SETTINGS if name != "label")
+
+
+def test_the_backbone_encodes_what_it_is_shown_without_a_gradient():
+    """What the network predicts of the fixed noise for each class, made anew in training, and nothing before."""
+    extra = Extra(BackboneEncoder, MiddleHead, DRIFT)
+    method = build("label", settings={"label": extra})
+    label, encoder = method.extra("label"), method.extra("label").encoder
+    assert isinstance(encoder, BackboneEncoder)
+    assert not label.encode(torch.arange(10)).any()
+    method.ask_backbone(label, encoder)
+    told = method.network.tell({"label": torch.arange(10)}, (), 10)
+    made = method.network(encoder.noise.expand(10, -1, -1, -1), torch.full((10,), 45), told)[0]
+    centred = made - made.mean(0)
+    expected = 0.5 * centred / centred.square().mean().sqrt()
+    torch.testing.assert_close(label.encode(torch.arange(10)), expected.detach(), rtol=1e-4, atol=1e-5)
+    assert not encoder.table.requires_grad
+    method.losses(batch_of(), generator())["loss"].backward()
+    assert encoder.table.grad is None
 
 
 # The space -----------------------------------------------------------------------------------------------------
@@ -309,8 +328,9 @@ def test_the_residual_variance_follows_the_error_by_part_of_the_time():
     assert extra.variance[-1].item() == pytest.approx(8.0, rel=1e-3)
     assert torch.equal(extra.variance[1:-1], torch.ones(18)), "nothing was seen of other times"
     output, value = torch.randn(4, 6, generator=generator()), torch.randn(4, 6, generator=generator(1))
-    expected = -(output - value).square().sum(1) / (2 * torch.tensor([2.0, 2.0, 8.0, 8.0]))
-    torch.testing.assert_close(extra.log_probability(output, value, share), expected, rtol=1e-3, atol=1e-4)
+    deviation = torch.tensor([2.0, 2.0, 8.0, 8.0]).sqrt()[:, None]
+    expected = torch.distributions.Normal(output, deviation).log_prob(value).sum(1)
+    torch.testing.assert_close(extra.log_probability(output, value, share), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_variance_is_learned_in_training_only():

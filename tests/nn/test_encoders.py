@@ -2,8 +2,17 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from mmdiffusion.nn import IdentityEncoder, NoEncoder, OwnChannels, OwnToken, PaletteEncoder, TableEncoder
+from mmdiffusion.nn import (
+    BackboneEncoder,
+    IdentityEncoder,
+    NoEncoder,
+    OwnChannels,
+    OwnToken,
+    PaletteEncoder,
+    TableEncoder,
+)
 from mmdiffusion.nn.encoders import as_mean
 from mmdiffusion.types import FeatureSpec, ImageSpec, LabelSpec, MaskedSpec, SegmentationSpec, TextSpec
 
@@ -13,6 +22,7 @@ ALL = [
     NoEncoder(LABEL, SHAPE),
     TableEncoder(LABEL, SHAPE, scale=0.7),
     TableEncoder(VECTOR, SHAPE),
+    BackboneEncoder(LABEL, SHAPE),
     IdentityEncoder(ImageSpec(3, 4), SHAPE),
     IdentityEncoder(MaskedSpec(3, 4), SHAPE, scale=0.5),
     PaletteEncoder(MAP, SHAPE),
@@ -67,12 +77,49 @@ def test_a_table_is_fixed_by_its_seed():
     assert not torch.allclose(TableEncoder(LABEL, SHAPE, 0.7, seed=1).table, ALL[1].table)
 
 
+def test_a_table_may_be_what_a_generator_made(tmp_path):
+    pictures = 3 * normal(0, 10, *SHAPE)
+    save_file({"table": pictures}, tmp_path / "made.safetensors")
+    table = TableEncoder(LABEL, SHAPE, 0.7, path=str(tmp_path / "made.safetensors")).table
+    assert table.square().mean().sqrt().item() == pytest.approx(0.7)
+    torch.testing.assert_close(table / table[0, 0, 0, 0], pictures / pictures[0, 0, 0, 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"table": torch.ones(9, *SHAPE)}, r"it holds table \(9, 3, 4, 4\), expected finite pictures \(10, 3, 4, 4\)"),
+        ({"other": torch.ones(2)}, "it holds no table"),
+        ({"table": torch.full((10, *SHAPE), torch.nan)}, "expected finite pictures"),
+        ({"table": torch.zeros(10, *SHAPE)}, "not all of them zero"),
+        (None, "cannot be read as safetensors"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_named(tmp_path, content, message):
+    path = tmp_path / "made.safetensors"
+    path.write_bytes(b"nothing") if content is None else save_file(content, path)
+    with pytest.raises(ValueError, match=message):
+        TableEncoder(LABEL, SHAPE, path=str(path))
+    with pytest.raises(ValueError, match="there is none"):
+        TableEncoder(LABEL, SHAPE, path=str(tmp_path / "missing"))
+
+
+def test_the_backbone_s_pictures_are_centred_and_scaled():
+    encoder, pictures = BackboneEncoder(LABEL, SHAPE, scale=0.4), 5 + normal(0, 10, *SHAPE)
+    assert not encoder(torch.eye(10)).any()
+    encoder.refresh(pictures)
+    assert encoder.table.mean(0).abs().max() < 1e-6
+    assert encoder.table.square().mean().sqrt().item() == pytest.approx(0.4)
+    encoder.refresh(torch.ones(10, *SHAPE))
+    assert not encoder.table.any(), "alike for all classes, they tell nothing"
+
+
 # Pictures and maps ---------------------------------------------------------------------------------------------
 
 
 def test_of_a_masked_image_the_colours_are_encoded():
     masked = normal(0, 2, 4, 4, 4)
-    assert torch.equal(ALL[4](masked), 0.5 * masked[:, :3])
+    assert torch.equal(ALL[5](masked), 0.5 * masked[:, :3])
 
 
 def test_a_palette_gives_each_class_its_colour():
@@ -86,11 +133,11 @@ def test_a_palette_gives_each_class_its_colour():
 
 def test_a_coarse_map_is_spread_over_pixels():
     coarse = normal(0, 1, 5, 2, 2)
-    assert torch.equal(ALL[7](coarse)[0, :, 1, 3], 0.5 * coarse[0, :, 0, 1])
+    assert torch.equal(ALL[8](coarse)[0, :, 1, 3], 0.5 * coarse[0, :, 0, 1])
 
 
 def test_a_token_s_numbers_come_back():
-    encoder, vector = ALL[8], normal(0, 3, 20)
+    encoder, vector = ALL[9], normal(0, 3, 20)
     assert encoder.own_channels == 2
     assert torch.equal(encoder.vector(encoder(vector)), vector)
     assert not encoder(vector).flatten(1)[:, 20:].any()
@@ -106,6 +153,8 @@ def test_a_token_s_numbers_come_back():
         (lambda: PaletteEncoder(LABEL, SHAPE), "PaletteEncoder has .*: expected a map of classes with 4 pixels"),
         (lambda: OwnChannels(FeatureSpec((1, 3, 3)), SHAPE), "OwnChannels has .*: expected .* side divides 4"),
         (lambda: OwnChannels(LABEL, SHAPE), "OwnChannels has .*: expected a picture or map"),
+        (lambda: BackboneEncoder(MAP, SHAPE), "BackboneEncoder has .*: expected a label"),
+        (lambda: BackboneEncoder(LABEL, SHAPE, time=0.0), "time is 0.0"),
         (lambda: OwnToken(MAP, SHAPE), "OwnToken has .*: expected a vector of features"),
     ],
 )

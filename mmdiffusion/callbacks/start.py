@@ -1,0 +1,39 @@
+"""StartFrom: a training that starts from what another run learned."""
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from mmdiffusion.checkpoints import checkpoint_of, read_checkpoint
+
+
+class StartFrom(Callback):
+    """Starts a training with the averaged weights of another run, such as one task of a joint model.
+
+    The two configurations may differ in shares, weights, data and length, not in what has weights. A training that is
+    resumed goes on with its own.
+
+    Args:
+        path: Run folder, or one of its checkpoints.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put the weights in place, before averages are started and a checkpoint of the training itself is restored.
+
+        Raises:
+            ValueError: if there is no run, or its weights do not fit.
+        """
+        if stage != "fit":
+            return
+        theirs, own = read_checkpoint(checkpoint_of(self.path))["state_dict"], pl_module.state_dict()
+        for name in [*own, *theirs]:
+            found, expected = (tuple(state[name].shape) if name in state else None for state in (theirs, own))
+            if found != expected:
+                raise ValueError(
+                    f"StartFrom has path {self.path}: its {name} is {found or 'missing'}, this configuration's "
+                    f"{expected or 'missing'}; expected the same model"
+                )
+        pl_module.load_state_dict(theirs)
+        rank_zero_info(f"weights of {self.path}")

@@ -1,0 +1,97 @@
+"""The bound of a trained MT-Diffusion, term by term (Chen et al. 2024, arXiv 2407.17571, Theorem 1)."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmdiffusion.diffusion.bound import decoder_nll, gaussian_kl, prior_kl
+from mmdiffusion.seeding import SampleNoise
+from mmdiffusion.types import Batch
+
+if TYPE_CHECKING:
+    from mmdiffusion.methods.mt_diffusion import MTDiffusion
+
+NUM_QUARTERS = 4
+
+
+@torch.no_grad()
+def joint_bound(method: "MTDiffusion", batch: Batch, num_strata: int = 50) -> dict[str, Float[Tensor, " b"]]:
+    """Upper bound on -log p(image, extras) of each sample, all extras hidden; an unbiased estimate of its every term.
+
+    L0 + L1 + L3 bounds the image's part, and L2 is -log p(x_i | z_t) with t drawn evenly: the bound of a single copy of
+    the extras, by Jensen's inequality (derived; the paper's own sums L2 over t, which is T copies of them). L1 sums
+    over the neighbouring steps of all t: one of each stratum is drawn and counts for all of it. The reverse step has
+    the posterior's variance, and its mean takes the expected encoding of what is hidden.
+
+    Args:
+        method: The model.
+        batch: `image`, the extras and `index`, which seeds noise and times.
+        num_strata: Parts of the time from which one is drawn, 1 to T - 1.
+
+    Returns:
+        In bits per number of the image: `prior` (L0), `diffusion_t1` to `diffusion_t4` (L1 by quarter of the time),
+        `decoder` (L3) and their sum `image`. In nats a sample: each extra's `-log p` under its name (L2).
+    """
+    image, index = batch["image"], batch["index"]
+    assert isinstance(image, Tensor)
+    assert isinstance(index, Tensor)
+    image, noise = image.to(method.device), SampleNoise(method.seed, index.tolist(), method.device)
+    values = {extra.name: batch[extra.name].to(method.device) for extra in method.each()}  # pyright: ignore
+    encodings = {n: method.space.lift(method.extra(n).encode(x), method.extra(n)) for n, x in values.items()}
+    told, clean, diffusion = (
+        method.network.tell({}, list(values), len(image)),
+        method.space.lift(image),
+        method.diffusion,
+    )
+    start = method.space.image_channels
+
+    last = torch.full((len(image),), diffusion.num_steps, device=method.device)
+    nats = {"prior": prior_kl(diffusion, diffusion.corrupt(clean, last, torch.zeros_like(clean), encodings))}
+    nats |= {f"diffusion_t{i + 1}": torch.zeros(len(image), device=method.device) for i in range(NUM_QUARTERS)}
+    own = {name: torch.zeros(len(image), device=method.device) for name in values}
+    for low, high in strata(diffusion.num_steps, num_strata):
+        count = high - low + 1
+        time = low + (noise.uniform((1,))[:, 0] * count).long().clamp(max=count - 1)
+        noisy = diffusion.corrupt(clean, time, noise.normal(method.space.shape), encodings)
+        prediction, outputs = method.network(noisy, time, told)
+        guessed = {n: method.space.lift(method.extra(n).expectation(outputs[n]), method.extra(n)) for n in values}
+        free = diffusion.drift_free(noisy, time, guessed)
+        estimated = diffusion.predict_x0(free, time, method.complete(prediction, noisy, time, guessed))
+        for name, value in values.items():
+            chance = method.extra(name).log_probability(outputs[name], value, time / diffusion.num_steps)
+            own[name] -= chance * count / diffusion.num_steps
+        if high == 1:
+            nats["decoder"] = decoder_nll(diffusion, image, estimated[:, :start], time, method.image.num_levels)
+            continue
+        mean, variance = diffusion.posterior(noisy, clean, time, time - 1, encodings)
+        model_mean, _ = diffusion.posterior(noisy, estimated, time, time - 1, guessed)
+        kl, quarter = (
+            gaussian_kl(mean, variance, model_mean, variance),
+            (time - 1) * NUM_QUARTERS // diffusion.num_steps,
+        )
+        for i in range(NUM_QUARTERS):
+            nats[f"diffusion_t{i + 1}"] += kl * count * (quarter == i)
+    bits = {name: value / (image[0].numel() * math.log(2)) for name, value in nats.items()}
+    return bits | {"image": torch.stack(list(bits.values())).sum(0)} | own
+
+
+def strata(num_steps: int, number: int) -> Iterator[tuple[int, int]]:
+    """Parts of the times, each its first and last, from T down: even ones of 2..T, and time 1 by itself (derived).
+
+    Args:
+        num_steps: T.
+        number: Parts of 2..T.
+
+    Raises:
+        ValueError: if there are no such parts.
+    """
+    if not 1 <= number <= num_steps - 1:
+        raise ValueError(f"num_strata is {number}: expected 1 to {num_steps - 1}")
+    edges = [1 + (num_steps - 1) * i // number for i in range(number + 1)]
+    for i in reversed(range(number)):
+        yield edges[i] + 1, edges[i + 1]
+    yield 1, 1

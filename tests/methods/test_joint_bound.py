@@ -1,0 +1,140 @@
+"""The bound of MT-Diffusion: against the plain one, against every time summed, and above the evidence."""
+
+import math
+
+import pytest
+import torch
+
+from mmdiffusion.diffusion import CosineSchedule
+from mmdiffusion.diffusion.bound import bits_per_dim, gaussian_kl
+from mmdiffusion.diffusion.gaussian import GaussianDiffusion
+from mmdiffusion.methods.extras import Extra
+from mmdiffusion.methods.joint_bound import joint_bound, strata
+from mmdiffusion.nn import IdentityEncoder, TokensHead
+from mmdiffusion.seeding import SampleNoise
+from tests.methods.test_mt_extras import DRIFT, SETTINGS, T, batch_of, build
+
+QUARTERS = [f"diffusion_t{i}" for i in range(1, 5)]
+
+
+def grey(batch):
+    """Images on the 17 grey levels that the data has."""
+    return batch | {"image": (batch["image"] * 8).round() / 8}
+
+
+def test_without_extras_and_with_every_time_it_is_the_plain_bound():
+    """The same network and the same noise through `bits_per_dim`, which walks over all times."""
+    method, batch = build(), grey(batch_of(6))
+    terms = joint_bound(method, batch, T - 1)
+    noise = SampleNoise(0, range(6))
+
+    def draw():
+        noise.uniform((1,))
+        return noise.normal((1, 8, 8))
+
+    plain = bits_per_dim(
+        GaussianDiffusion(CosineSchedule(T)), lambda z, t: method.network(z, t, [])[0], batch["image"], draw, 17
+    )
+    torch.testing.assert_close(terms["prior"], plain["prior"])
+    torch.testing.assert_close(terms["decoder"], plain["decoder"])
+    torch.testing.assert_close(sum(terms[name] for name in QUARTERS), plain["diffusion"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(terms["image"], plain["total"], rtol=1e-4, atol=1e-5)
+
+
+def test_terms_are_theorem_1_written_out():
+    """One modality, every time: means in form (c) of the paper, heads' cross-entropy at every t (Theorem 1)."""
+    method, batch = build("label"), grey(batch_of(5))
+    terms, noise = joint_bound(method, batch, T - 1), SampleNoise(0, range(5))
+    label, extra, process = batch["label"], method.extra("label"), method.diffusion
+    e, drift = extra.encode(label), process.drift_table("label")
+    alpha_bar = CosineSchedule(T).alpha_bar()
+    told = method.network.tell({}, ["label"], 5)
+    entropy, total = torch.zeros(5), torch.zeros(5)
+    for t in range(T, 0, -1):
+        noise.uniform((1,))
+        fresh, time = noise.normal((1, 8, 8)), torch.full((5,), t)
+        signal, sigma = alpha_bar[t].sqrt().float(), (1 - alpha_bar[t]).sqrt().float()
+        noisy = signal * batch["image"] + drift[t] * e + sigma * fresh
+        velocity, outputs = method.network(noisy, time, told)
+        probabilities = outputs["label"].softmax(1)
+        entropy -= probabilities.log().gather(1, label[:, None])[:, 0] / T
+        if t == 1:
+            break
+        guess = torch.einsum("bk,kchw->bchw", probabilities, extra.encode(torch.arange(10)))
+        guessed_noise = sigma * (noisy - drift[t] * guess) + signal * velocity
+        alpha = (alpha_bar[t] / alpha_bar[t - 1]).float()
+        weight = drift[t] / alpha.sqrt() - drift[t - 1]
+        scale = (1 - alpha) / (alpha * (1 - alpha_bar[t])).sqrt().float()
+        difference = scale * (guessed_noise - fresh) + weight * (guess - e)
+        variance = (1 - alpha) * (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t])
+        total += difference.square().flatten(1).sum(1) / (2 * variance.float())
+    torch.testing.assert_close(terms["label"], entropy, rtol=1e-4, atol=1e-5)
+    bits = sum(terms[name] for name in QUARTERS) * 64 * math.log(2)
+    torch.testing.assert_close(bits, total, rtol=2e-3, atol=1e-3)
+
+
+def test_strata_are_an_unbiased_estimate_of_every_time():
+    method, batch = build("label", "feature"), grey(batch_of(1))
+    many = {name: x.expand(3000, *x.shape[1:]) for name, x in batch.items()} | {"index": torch.arange(3000)}
+    few, all_times = joint_bound(method, many, 5), joint_bound(method, many, T - 1)
+    for name in ("image", "label", "feature", *QUARTERS):
+        error = (few[name].var() / 3000 + all_times[name].var() / 3000).sqrt()
+        assert (few[name].mean() - all_times[name].mean()).abs() < 4 * error, name
+
+
+def test_an_encoding_that_is_known_costs_what_plain_diffusion_does(monkeypatch):
+    """With heads that are right, the drift cancels: L1 is that of the plain process (Theorem 1, Remark 2)."""
+    method, batch = build("masked"), grey(batch_of(4))
+    forward = method.network.forward
+
+    def right(noisy, time, told):
+        free = method.diffusion.drift_free(noisy, time, {"masked": method.extra("masked").encode(batch["masked"])})
+        return forward(free, time, told)[0], {"masked": batch["masked"]}
+
+    monkeypatch.setattr(method.network, "forward", right)
+    aggregated = joint_bound(method, batch, T - 1)
+    monkeypatch.setattr(
+        method.network, "forward", lambda z, t, told: (forward(z, t, told)[0], {"masked": batch["masked"]})
+    )
+    still = Extra(IdentityEncoder, TokensHead, SETTINGS["feature"].drift, mask=SETTINGS["masked"].mask)
+    assert still.drift is not DRIFT
+    monkeypatch.setattr(method.extra("masked"), "encode", lambda value: torch.zeros(4, 1, 8, 8))
+    monkeypatch.setattr(method.extra("masked"), "expectation", lambda output: torch.zeros(4, 1, 8, 8))
+    plain = joint_bound(method, batch, T - 1)
+    for name in QUARTERS:
+        torch.testing.assert_close(aggregated[name], plain[name], rtol=1e-3, atol=1e-4)
+
+
+def test_the_prior_knows_the_encoding():
+    method, batch = build("label"), grey(batch_of(4))
+    alpha_bar = CosineSchedule(T).alpha_bar()[-1]
+    mean = alpha_bar.sqrt().float() * batch["image"] + method.diffusion.drift_table("label")[-1] * method.extra(
+        "label"
+    ).encode(batch["label"])
+    one = torch.ones_like(mean)
+    expected = gaussian_kl(mean, (1 - alpha_bar).float() * one, torch.zeros_like(mean), one) / (64 * math.log(2))
+    torch.testing.assert_close(joint_bound(method, batch, 3)["prior"], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_sample_s_bound_does_not_depend_on_its_batch():
+    method, batch = build("label", "masked"), grey(batch_of(6))
+    together = joint_bound(method, batch, 5)
+    alone = joint_bound(method, {name: values[4:5] for name, values in batch.items()}, 5)
+    for name, values in together.items():
+        torch.testing.assert_close(alone[name], values[4:5], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("number", [1, 4, 7, 49])
+def test_strata_cover_each_time_once(number):
+    parts = list(strata(50, number))
+    assert parts[-1] == (1, 1)
+    assert [t for low, high in reversed(parts) for t in range(low, high + 1)] == list(range(1, 51))
+    sizes = [high - low + 1 for low, high in parts[:-1]]
+    assert len(sizes) == number
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("number", [0, 50])
+def test_more_strata_than_times_are_refused(number):
+    with pytest.raises(ValueError, match=f"num_strata is {number}: expected 1 to 49"):
+        list(strata(50, number))

@@ -46,7 +46,7 @@ def check_draws(draws: dict[str, Draw], method: LightningModule) -> None:
             raise ValueError(f"draws.{name}: {error}") from error
 
 
-def conditions(data: DataModule, draw: Draw, num_samples: int, split: Split) -> Batch:
+def conditions(data: DataModule, draw: Draw, num_samples: int, split: Split, by_row: bool = False) -> Batch:
     """Values of the given modalities for samples 0, 1, ...: labels alone in turn, otherwise the split's rows in turn.
 
     Args:
@@ -54,9 +54,10 @@ def conditions(data: DataModule, draw: Draw, num_samples: int, split: Split) -> 
         draw: What is given.
         num_samples: Number of samples.
         split: Where they come from.
+        by_row: Take labels alone from the rows as well: samples are compared with what belongs to these.
     """
     label = data.spec.get("label")
-    if draw.given == ["label"] and isinstance(label, LabelSpec):
+    if draw.given == ["label"] and isinstance(label, LabelSpec) and not by_row:
         return {"label": torch.arange(num_samples) % label.num_classes}
     rows = data.rows(split, range(num_samples)) if draw.given else {}
     return {name: rows[name] for name in draw.given}

@@ -213,13 +213,13 @@ class Evaluate(Callback):
     ) -> None:
         """Samples of one kind; and shuffled, the same samples beside what belongs to others."""
         draw = self.draws[name]
-        given = conditions(data, draw, self.num_samples, split)
+        needed = {entry for metric in self.metrics for entry in metric.inputs if entry.startswith(REFERENCE)}
+        given = conditions(data, draw, self.num_samples, split, by_row=bool(needed))
         share = range(trainer.global_rank, self.num_samples, trainer.world_size)
         batches = list(draw_samples(trainer, method, draw, given, share, self.batch_size, f"drawing {name}"))
         drawn = method.drawable if draw.drawn is None else draw.drawn
         made = made | {"given": draw.given, "drawn": [entry for entry in drawn if entry not in draw.given]}
 
-        needed = {entry for metric in self.metrics for entry in metric.inputs if entry.startswith(REFERENCE)}
         beside = {*draw.given, *(needed if draw.given else ())}
         makes = method.makes if draw.drawn is None else draw.drawn
         entries, order = {*makes, *beside, "index"}, torch.arange(self.num_samples)

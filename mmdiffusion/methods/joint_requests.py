@@ -86,14 +86,8 @@ def check_joint(
 
 def default(method: "MTDiffusion", condition: Batch) -> tuple[str, ...]:
     """What is drawn when nothing is said: all that is not known, as far as training covers it."""
-    names = method.drawable if "image" in condition else method.makes
-    readable = [name for name in names if name == "image" or is_readable(method, name) or "image" not in condition]
-    return tuple(name for name in readable if name not in condition)
-
-
-def is_readable(method: "MTDiffusion", name: str) -> bool:
-    """Whether a head can read a modality off a known image."""
-    return method.extra(name).absent_share > 0 and method.extra(name).weight > 0
+    names = method.readable if "image" in condition else method.makes
+    return tuple(name for name in names if name not in condition)
 
 
 def check_drawn(method: "MTDiffusion", condition: Batch, names: Sequence[str]) -> None:

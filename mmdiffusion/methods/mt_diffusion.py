@@ -86,14 +86,14 @@ class MTDiffusion(Method):
         made = [ExtraModality(name, spec, extra, shape) for name, extra in extras.items()]
         readable = [extra.name for extra in made if extra.weight > 0 and extra.absent_share > 0]
         givable = (*(["image"] if readable else []), *(extra.name for extra in made if extra.shown_share > 0))
-        drawable = ("image", *(extra.name for extra in made if extra.is_hidden_at_times or extra.name in readable))
-        joint = ("image", *(extra.name for extra in made if extra.is_hidden_at_times))
+        joint = ("image", *(extra.name for extra in made if extra.is_hidden_at_times and extra.weight > 0))
+        drawable = (*joint, *(name for name in readable if name not in joint))
         super().__init__(optimizer, warmup_steps, seed, givable=givable, drawable=drawable, makes=joint)
         self.save_hyperparameters(logger=False)
         check_times(read_times)
         if patch_size < 1 or image.size % patch_size:
             raise ValueError(f"patch_size is {patch_size}: expected a divisor of the image size, {image.size}")
-        self.image, self.patch_size, self.paste_known = image, patch_size, paste_known
+        self.image, self.patch_size, self.paste_known, self.readable = image, patch_size, paste_known, tuple(readable)
         self.sampler: Sampler = sampler
         self.steps, self.guidance, self.head_guidance = steps, guidance, head_guidance
 

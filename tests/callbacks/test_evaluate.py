@@ -8,6 +8,7 @@ import torch
 
 from mmdiffusion.callbacks import Draw, Evaluate
 from mmdiffusion.callbacks.partners import in_turn
+from mmdiffusion.data.base import Arrays
 from mmdiffusion.methods.base import Method
 from mmdiffusion.metrics import ClassificationAccuracy, FrechetDistance, JudgedAccuracy, SmallClassifier
 from mmdiffusion.metrics.base import SampleMetric
@@ -271,3 +272,17 @@ def test_what_was_given_is_not_judged(tmp_path):
     row = json.loads((tmp_path / "metrics.json").read_text())["judged_accuracy[pixel]"]
     assert set(row) == {"picture", "picture, shuffled", "real"}
     assert row["picture"]["value"] == 1
+
+
+def test_labels_are_those_of_the_rows_where_samples_are_compared_with_these(tmp_path):
+    """Rows of `Pictures` have labels of their own; a label in turn would belong to another row."""
+
+    class Reversed(Pictures):
+        def split(self, name):
+            columns = dict(super().split(name).columns)
+            return Arrays({entry: values.flip(0) for entry, values in columns.items() if entry != "index"})
+
+    metrics: list[SampleMetric] = [JudgedAccuracy(PixelJudge(), label="reference_label")]
+    callback = Evaluate(metrics, {"picture": Draw(["label"])}, num_samples=10)
+    build_trainer(tmp_path, callback).test(Copied(), datamodule=Reversed(), verbose=False)
+    assert json.loads((tmp_path / "metrics.json").read_text())["judged_accuracy[pixel]"]["picture"]["value"] == 1

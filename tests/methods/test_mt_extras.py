@@ -379,6 +379,14 @@ def test_a_condition_that_does_not_fit_is_named(names, request_, message):
         build(*names).sample(request_, seeds=[0])
 
 
+def test_a_modality_without_a_trained_head_is_not_drawn():
+    settings = {"label": Extra(TableEncoder, MiddleHead, DRIFT, weight=0.0), "feature": SETTINGS["feature"]}
+    method = build("label", "feature", settings=settings)
+    assert set(method.sample({}, seeds=[0])) == {"image", "feature", "index"}
+    with pytest.raises(ValueError, match="drawn is 'label': expected image or feature from this model"):
+        method.sample({}, seeds=[0], drawn=["image", "label"])
+
+
 def test_an_unknown_modality_is_named():
     with pytest.raises(
         ValueError, match="extras has 'depth': expected a modality of the data beside the image, it has"

@@ -276,7 +276,7 @@ def test_a_checkpoint_of_another_method_is_refused(folder, tmp_path, name):
 
 def test_another_checkpoint_of_the_method_is_taken(folder, tmp_path):
     contents = torch.load(folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    contents["state_dict"]["denoiser.out.bias"] += 10
+    contents["state_dict"]["network.denoiser.out.bias"] += 10
     torch.save(contents, tmp_path / "changed.ckpt")
     own = command("validate", "--run", folder / "run")[1]
     status, other, err = command("validate", "--run", folder / "run", "--ckpt_path", tmp_path / "changed.ckpt")

@@ -42,10 +42,7 @@ class PatchMask:
             The images with 0 where they are hidden, and one more channel: 1 where they can be seen.
         """
         size, (height, width) = len(image), image.shape[-2:]
-        if self.patch_size > min(height, width):
-            raise ValueError(
-                f"patch_size is {self.patch_size}: expected at most {min(height, width)}, the image's side"
-            )
+        self.check((height, width))
         draw = {"generator": generator, "device": image.device}
         number = torch.randint(0, self.max_patches + 1, (size,), **draw)
         top = torch.randint(0, height - self.patch_size + 1, (size, self.max_patches), **draw)
@@ -55,6 +52,18 @@ class PatchMask:
         rows, columns = (covered(start, self.patch_size, n) for start, n in ((top, height), (left, width)))
         hidden = (rows[..., :, None] & columns[..., None, :] & is_there[..., None, None]).any(1)
         return hide(image, hidden | is_complete[:, None, None])
+
+    def check(self, size: tuple[int, int]) -> None:
+        """Check that a patch fits into an image.
+
+        Args:
+            size: Height and width of the image.
+
+        Raises:
+            ValueError: if it does not.
+        """
+        if self.patch_size > min(size):
+            raise ValueError(f"patch_size of the mask is {self.patch_size}: expected at most the image's {min(size)}")
 
 
 def covered(start: Int[Tensor, "b m"], length: int, size: int) -> Bool[Tensor, "b m n"]:

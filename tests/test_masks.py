@@ -81,5 +81,5 @@ def test_settings_out_of_range_are_named(settings, message):
 
 
 def test_a_patch_larger_than_the_image_is_named():
-    with pytest.raises(ValueError, match="patch_size is 16: expected at most 8, the image's side"):
+    with pytest.raises(ValueError, match="patch_size of the mask is 16: expected at most the image's 8"):
         PatchMask()(image(1, 8), generator())

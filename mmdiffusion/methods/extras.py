@@ -74,6 +74,8 @@ class ExtraModality(nn.Module):
                 f"extras has {name!r}: expected a modality of the data beside the image, it has {', '.join(data)}"
             )
         check_shares(name, extra.absent_share, extra.shown_share, extra.weight)
+        if extra.mask is not None:
+            extra.mask.check(shape[1:])
         self.name, self.spec, self.weight, self.mask = name, data[name], extra.weight, extra.mask
         self.absent_share, self.shown_share = extra.absent_share, extra.shown_share
         self.encoder = extra.encoder(self.spec, shape)

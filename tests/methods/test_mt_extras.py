@@ -387,6 +387,11 @@ def test_a_modality_without_a_trained_head_is_not_drawn():
         method.sample({}, seeds=[0], drawn=["image", "label"])
 
 
+def test_a_mask_that_does_not_fit_is_named_before_training():
+    with pytest.raises(ValueError, match="patch_size of the mask is 16: expected at most the image's 8"):
+        build("masked", settings={"masked": Extra(IdentityEncoder, TokensHead, DRIFT, mask=PatchMask())})
+
+
 def test_an_unknown_modality_is_named():
     with pytest.raises(
         ValueError, match="extras has 'depth': expected a modality of the data beside the image, it has"

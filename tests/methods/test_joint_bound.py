@@ -8,11 +8,9 @@ import torch
 from mmdiffusion.diffusion import CosineSchedule
 from mmdiffusion.diffusion.bound import bits_per_dim, gaussian_kl
 from mmdiffusion.diffusion.gaussian import GaussianDiffusion
-from mmdiffusion.methods.extras import Extra
 from mmdiffusion.methods.joint_bound import joint_bound, strata
-from mmdiffusion.nn import IdentityEncoder, TokensHead
 from mmdiffusion.seeding import SampleNoise
-from tests.methods.test_mt_extras import DRIFT, SETTINGS, T, batch_of, build
+from tests.methods.test_mt_extras import T, batch_of, build
 
 QUARTERS = [f"diffusion_t{i}" for i in range(1, 5)]
 
@@ -96,8 +94,6 @@ def test_an_encoding_that_is_known_costs_what_plain_diffusion_does(monkeypatch):
     monkeypatch.setattr(
         method.network, "forward", lambda z, t, told: (forward(z, t, told)[0], {"masked": batch["masked"]})
     )
-    still = Extra(IdentityEncoder, TokensHead, SETTINGS["feature"].drift, mask=SETTINGS["masked"].mask)
-    assert still.drift is not DRIFT
     monkeypatch.setattr(method.extra("masked"), "encode", lambda value: torch.zeros(4, 1, 8, 8))
     monkeypatch.setattr(method.extra("masked"), "expectation", lambda output: torch.zeros(4, 1, 8, 8))
     plain = joint_bound(method, batch, T - 1)

@@ -9,7 +9,6 @@ operations write, as the profiler counts them.
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.turns import seconds_in_turns
 from mmdiffusion.data import Digits
 from mmdiffusion.diffusion import CosineSchedule, NoDrift, OneshotDrift, SaturatingDrift
 from mmdiffusion.masks import PatchMask
@@ -88,14 +88,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     runs = variants(Digits(mask_share=0.25, num_features=16, num_maps=4), arguments.batch)
-    for run in runs.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(arguments.rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
+    seconds = seconds_in_turns(runs, arguments.rounds)
     written = {name: bytes_written(run) for name, run in runs.items()}
     table = Table("variant", "median, ms", "ratio", "quartiles", "bytes, ratio")
     first, least = next(iter(seconds.values())), next(iter(written.values()))

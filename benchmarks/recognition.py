@@ -9,7 +9,6 @@ is the median over rounds of (variant / first variant). Classes are embedded bef
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.turns import seconds_in_turns
 from mmdiffusion.cli import MMDiffusionCLI
 from mmdiffusion.methods import DiffDis
 from mmdiffusion.types import Batch
@@ -70,14 +70,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     runs = variants(arguments.batch)
-    for run in runs.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(arguments.rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
+    seconds = seconds_in_turns(runs, arguments.rounds)
     table = Table("variant", "median, ms", "range, ms", "ratio")
     first = next(iter(seconds.values()))
     for name, times in seconds.items():

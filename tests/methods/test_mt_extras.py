@@ -312,7 +312,7 @@ def test_guidance_by_any_head_adds_its_gradient_to_the_score(name):
     torch.testing.assert_close(after - before, -2 * sigma * gradient[:, :1], atol=1e-5, rtol=1e-3)
 
 
-def test_a_gaussian_head_s_log_probability_sums_over_its_numbers():
+def test_the_log_probability_of_a_map_sums_over_its_pixels():
     extra = build("segmentation").extra("segmentation")
     output, value = torch.randn(2, 3, 8, 8, generator=generator()), torch.randint(3, (2, 8, 8), generator=generator())
     expected = torch.distributions.Categorical(logits=output.movedim(1, -1)).log_prob(value).sum((1, 2))

@@ -27,7 +27,13 @@ class StartFrom(Callback):
         """
         if stage != "fit":
             return
-        theirs, own = read_checkpoint(checkpoint_of(self.path))["state_dict"], pl_module.state_dict()
+        checkpoint = checkpoint_of(self.path)
+        if not checkpoint.is_file():
+            raise ValueError(
+                f"StartFrom has path {self.path}: expected a finished run or its checkpoint, there is none; train that "
+                "first, see the head of this configuration"
+            )
+        theirs, own = read_checkpoint(checkpoint)["state_dict"], pl_module.state_dict()
         for name in [*own, *theirs]:
             found, expected = (tuple(state[name].shape) if name in state else None for state in (theirs, own))
             if found != expected:

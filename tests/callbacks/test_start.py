@@ -68,5 +68,5 @@ def test_another_model_is_named(run, tmp_path):
 
 
 def test_a_missing_run_is_named(tmp_path):
-    with pytest.raises(ValueError, match="checkpoint nowhere: no such file"):
+    with pytest.raises(ValueError, match="StartFrom has path nowhere: expected a finished run"):
         fitted(tmp_path, StartFrom("nowhere"), method=build_method())

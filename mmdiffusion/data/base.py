@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -35,15 +35,24 @@ class Arrays(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         """One sample."""
-        return {name: values[index] for name, values in self.columns.items()}
+        return {name: values[index % self.size] for name, values in self.columns.items()}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """A batch at once, which the loader takes as it is."""
-        rows = torch.as_tensor(indices)
+        """A batch at once, which the loader takes as it is; indices count on through the epochs."""
+        rows = torch.as_tensor(indices) % self.size
         return {
-            name: values[rows] if isinstance(values, Tensor) else [values[i] for i in indices]
+            name: values[rows] if isinstance(values, Tensor) else [values[row] for row in rows.tolist()]
             for name, values in self.columns.items()
         }
+
+
+class Order(DistributedSampler):
+    """Shuffled rows of a training split, by (seed, epoch); numbered on through the epochs: epoch * size + row."""
+
+    def __iter__(self) -> Iterator[int]:
+        """Numbers of the draws of this process in this epoch."""
+        first = self.epoch * len(self.dataset)  # pyright: ignore[reportArgumentType]
+        return (first + row for row in super().__iter__())
 
 
 class DataModule(LightningDataModule, ABC):
@@ -115,7 +124,7 @@ class DataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader:
         """Shuffled training batches, by (seed, epoch); the last, smaller one of an epoch is dropped."""
         dataset, rank = self.split("train"), self.trainer.global_rank if self.trainer else 0
-        order = DistributedSampler(
+        order = Order(
             dataset,
             self._num_processes,
             rank,

@@ -112,8 +112,9 @@ def floats(batch: Batch) -> Batch:
 
 
 def _float(values: Tensor | list[str]) -> Tensor | list[str]:
-    is_pixels = isinstance(values, Tensor) and values.dtype == torch.uint8
-    return values.float().div_(127.5).sub_(1) if is_pixels else values
+    if isinstance(values, Tensor) and values.dtype == torch.uint8:
+        return values.float().div_(127.5).sub_(1)
+    return values
 
 
 class FileDataModule(DataModule):

@@ -26,6 +26,7 @@ from mmdiffusion.callbacks.draws import check_draws
 from mmdiffusion.callbacks.evaluate import Evaluate
 from mmdiffusion.callbacks.progress import StepProgress
 from mmdiffusion.callbacks.samples import LogSamples
+from mmdiffusion.callbacks.start import StartFrom
 from mmdiffusion.checkpoints import CHECKPOINT
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.messages import clear_message
@@ -90,6 +91,8 @@ class MMDiffusionCLI(LightningCLI):
                 callback.check(self.model, self.datamodule)
             if isinstance(callback, LogSamples):
                 check_draws(callback.draws, self.model)
+            if isinstance(callback, StartFrom) and self.subcommand == "fit":
+                callback.check(self.model)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a run's own config built its model, Lightning would read it a second time from the checkpoint."""
@@ -110,15 +113,21 @@ class MMDiffusionCLI(LightningCLI):
         settings = self._get(self.config_init, "trainer")
         if settings.default_root_dir is not None:
             raise ValueError(f"default_root_dir is {settings.default_root_dir}: expected none, --run names the folder")
-        others = [] if isinstance(settings.logger, bool | None) else settings.logger
-        others = others if isinstance(others, list) else [others]
+        others = listed(None if isinstance(settings.logger, bool) else settings.logger)
         shown = [] if settings.enable_progress_bar is False else [StepProgress()]
         own = {
             "default_root_dir": self.run_folder,
             "logger": [CSVLogger(save_dir=self.run_folder, name="", version=""), *others] if is_fit else False,
-            "callbacks": [*shown, *(settings.callbacks or [])],
+            "callbacks": [*shown, *listed(settings.callbacks)],
         }
         return super().instantiate_trainer(**kwargs, **own)
+
+
+def listed(setting: Any) -> list[Any]:
+    """One object, several or none, as the trainer takes them: as a list."""
+    if setting is None:
+        return []
+    return setting if isinstance(setting, list) else [setting]
 
 
 def split_run(args: list[str]) -> tuple[str | None, list[str]]:

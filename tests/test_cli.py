@@ -208,6 +208,10 @@ MISTAKES = [
     ([MODEL + "sampler", "euler"], ["sampler", "euler", "ddim"]),
     ([MODEL + "extras.label.head.init_args.tap", "top"], ["tap is 'top'", "mid"]),
     (["--trainer.gradient_clip_val", "1", "--trainer.gradient_clip_algorithm", "sum"], ["gradient_clip_algorithm"]),
+    (
+        ["--trainer.callbacks", "{class_path: StartFrom, init_args: {path: absent}}"],
+        ["path absent", "train that first"],
+    ),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
 from mmdiffusion.checkpoints import checkpoint_of, read_checkpoint
 
@@ -19,21 +20,32 @@ class StartFrom(Callback):
     def __init__(self, path: str) -> None:
         self.path = path
 
+    def check(self, method: LightningModule) -> None:
+        """Find a missing or unfitting run before anything is written.
+
+        Raises:
+            ValueError: if there is no run, or its weights do not fit.
+        """
+        self._weights(method)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put the weights in place, before averages are started and a checkpoint of the training itself is restored.
 
         Raises:
             ValueError: if there is no run, or its weights do not fit.
         """
-        if stage != "fit":
-            return
+        if stage == "fit":
+            pl_module.load_state_dict(self._weights(pl_module))
+            rank_zero_info(f"weights of {self.path}")
+
+    def _weights(self, method: LightningModule) -> dict[str, Tensor]:
         checkpoint = checkpoint_of(self.path)
         if not checkpoint.is_file():
             raise ValueError(
                 f"StartFrom has path {self.path}: expected a finished run or its checkpoint, there is none; train that "
                 "first, see the head of this configuration"
             )
-        theirs, own = read_checkpoint(checkpoint)["state_dict"], pl_module.state_dict()
+        theirs, own = read_checkpoint(checkpoint)["state_dict"], method.state_dict()
         for name in [*own, *theirs]:
             found, expected = (tuple(state[name].shape) if name in state else None for state in (theirs, own))
             if found != expected:
@@ -41,5 +53,4 @@ class StartFrom(Callback):
                     f"StartFrom has path {self.path}: its {name} is {found or 'missing'}, this configuration's "
                     f"{expected or 'missing'}; expected the same model"
                 )
-        pl_module.load_state_dict(theirs)
-        rank_zero_info(f"weights of {self.path}")
+        return theirs

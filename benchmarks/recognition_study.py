@@ -42,9 +42,11 @@ RECOGNITION: dict[str, dict[str, Any]] = {
 ZERO_SHOT, JUDGED, FID = "zero_shot_top1[label]", "judged_accuracy[digits-svm]", "fid[digits-cnn]"
 
 
-def words(settings: dict[str, Any]) -> list[str]:
-    """Settings of the method as options."""
-    return [f"--{MODEL}{name}={json.dumps(value)}" for name, value in settings.items()]
+def words(settings: dict[str, Any], of: str = MODEL) -> list[str]:
+    """Settings as options, of the method unless said otherwise."""
+    return [
+        f"--{of}{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.items()
+    ]
 
 
 def callbacks(variant: str) -> list[dict[str, Any]]:
@@ -70,19 +72,8 @@ def run(variant: str, seed: int, folder: Path) -> dict[str, Any]:
         Figures by way to recognise, metric and column.
     """
     trainer = {"max_steps": NUM_STEPS, "val_check_interval": NUM_STEPS + 1, "callbacks": callbacks(variant)}
-    options = [f"--trainer.{name}={json.dumps(value)}" for name, value in trainer.items()]
-    execute(
-        [
-            "fit",
-            "-c",
-            str(CONFIG),
-            "--run",
-            str(folder),
-            f"--seed_everything={seed}",
-            *options,
-            *words(VARIANTS[variant]),
-        ]
-    )
+    options = [f"--seed_everything={seed}", *words(trainer, "trainer."), *words(VARIANTS[variant])]
+    execute(["fit", "-c", str(CONFIG), "--run", str(folder), *options])
     figures = {}
     for name, settings in RECOGNITION.items() if variant == "joint" else [("1 step", {})]:
         execute(["test", "--run", str(folder), *words(settings)])

@@ -24,7 +24,7 @@ MAX_MEDIAN_FUNCTION_LINES = 15
 MAX_TRACKED_BYTES = 200_000
 
 LEVELS = (
-    {"types", "seeding", "checkpoints", "masks"},
+    {"types", "seeding", "checkpoints", "masks", "optimizers"},
     {"losses", "diffusion", "nn", "codecs", "data", "metrics"},
     {"methods"},
     {"runs", "callbacks", "messages"},

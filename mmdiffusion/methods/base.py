@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from mmdiffusion.optimizers import split_matrices
 from mmdiffusion.seeding import step_generator
 from mmdiffusion.types import Batch
 
@@ -25,12 +26,10 @@ class ParameterGroup(NamedTuple):
     Attributes:
         parameters: The parameters.
         rate: Their learning rate, as a multiple of the optimizer's.
-        decays: Whether the optimizer's weight decay acts on them.
     """
 
     parameters: list[nn.Parameter]
     rate: float = 1.0
-    decays: bool = True
 
 
 class Method(LightningModule, ABC):
@@ -167,11 +166,10 @@ class Method(LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over everything that trains, with its schedule by step."""
-        groups = self.parameter_groups()
-        optimizer = self.make_optimizer([{"params": group.parameters} for group in groups])
-        for made, group in zip(optimizer.param_groups, groups, strict=True):
-            made["lr"] *= group.rate
-            made["weight_decay"] *= group.decays
+        optimizer = self.make_optimizer(list(optimizer_groups(self, self.parameter_groups())))
+        for made in optimizer.param_groups:
+            made["lr"] *= made["rate"]
+            made["weight_decay"] *= made["decays"]
         num_steps = int(self.trainer.estimated_stepping_batches)
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, self.warmup_steps, num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -187,6 +185,24 @@ class Method(LightningModule, ABC):
             torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
         elif gradient_clip_val:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
+
+def optimizer_groups(module: nn.Module, groups: Iterable[ParameterGroup]) -> Iterator[dict[str, Any]]:
+    """Groups as optimizers take them: matrices apart from the rest, and numbers on their own, which do not decay.
+
+    Args:
+        module: Holds the parameters.
+        groups: What trains alike.
+    """
+    for group in groups:
+        matrices, others = split_matrices(module, group.parameters)
+        for is_matrix, decays, parameters in (
+            (True, True, matrices),
+            (False, True, [parameter for parameter in others if parameter.ndim]),
+            (False, False, [parameter for parameter in others if not parameter.ndim]),
+        ):
+            if parameters:
+                yield {"params": parameters, "is_matrix": is_matrix, "decays": decays, "rate": group.rate}
 
 
 def check_precision(precision: str, optimizers: Sequence[Optimizer] = (), clip: float | None = None) -> None:

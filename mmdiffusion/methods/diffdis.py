@@ -331,14 +331,12 @@ class DiffDis(Method, Recognition):
         return [*self.denoiser.stream.parameters(), *self.query.parameters()]
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Two groups, discrimination's own and the rest; the temperature does not decay and has a group of its own."""
+        """Discrimination's own, and the rest."""
         own = {id(parameter) for parameter in self.alignment_parameters()}
-        scale = self.query.log_scale
-        trained = [p for p in self.parameters() if p.requires_grad and p is not scale]
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         groups = [
             ParameterGroup([p for p in trained if id(p) not in own], 1.0),
             ParameterGroup([p for p in trained if id(p) in own], self.alignment_rate),
-            ParameterGroup([p for p in (scale,) if p.requires_grad], self.alignment_rate, decays=False),
         ]
         return [group for group in groups if group.parameters]
 

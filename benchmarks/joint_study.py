@@ -1,17 +1,19 @@
 """What further modalities do to images, and images to them: MT-Diffusion's parts over seeds and lengths, on digits.
 
-    python -m benchmarks.joint_study [--seeds 0 1 2] [--steps 350 700 1400] [--out runs/joint_study]
+    python -m benchmarks.joint_study {modalities,drifts} [--seeds 0 1 2] [--steps 350 700 1400] [--out runs/joint_study]
 
-Every variant sees the same number of images, on the same network: the image alone; a head that reads the label with
-nothing aggregated; joint diffusion of both; half the steps joint, half on images for a label alone; and with features
-of a small classifier, as maps (ReDi), as one token (REG), and both. Samples are 1,000 of each kind, test split;
-distances are `fid[digits-cnn]` over that of real digits. What is finished stays in the folder: a study that was
-interrupted goes on.
+Every variant sees the same number of images, on the same network. `modalities`: the image alone; a head that reads the
+label with nothing aggregated; joint diffusion of both; half the steps joint, half on images for a label alone; and with
+features of a small classifier, as maps (ReDi), as one token (REG), and both. `drifts`: joint diffusion with other ways
+for the label to enter. Samples are 1,000 of each kind, test split; distances are `fid[digits-cnn]` over that of real
+digits. What is finished stays in the folder: a study that was interrupted goes on.
 """
 
 import argparse
 import json
+import shutil
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,76 +26,117 @@ from mmdiffusion.cli import execute
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "mt_diffusion"
 JUDGED, FID, READ = "judged_accuracy[digits-svm]", "fid[digits-cnn]", "classify_accuracy"
-LABEL = "model.init_args.extras.label."
-NO_DRIFT = {LABEL + "drift": {"class_path": "NoDrift"}}
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "image alone": ("digits_single_task", {}),
-    "label head, nothing aggregated": ("digits", NO_DRIFT),
-    "joint": ("digits", {}),
-    "joint, then images for a label": ("digits_finetuned", {}),
-    "image and maps (ReDi)": ("digits_features", {"drop": "feature"}),
-    "image and token (REG)": ("digits_features", {"drop": "feature_map"}),
-    "image, maps and token": ("digits_features", {}),
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row.
+
+    Args:
+        config: Its configuration, by name.
+        drift: How the label enters, where that is another way than the configuration's.
+        dropped: The feature that is left out.
+    """
+
+    config: str
+    drift: dict[str, Any] | None = None
+    dropped: str | None = None
+
+
+def drift(name: str, **settings: Any) -> Variant:
+    """Joint diffusion with another drift.
+
+    Args:
+        name: Its class.
+        settings: Its arguments.
+    """
+    return Variant("digits", {"class_path": name, "init_args": settings})
+
+
+FINETUNED = "joint, then images for a label"
+STUDIES: dict[str, dict[str, Variant]] = {
+    "modalities": {
+        "image alone": Variant("digits_single_task"),
+        "label head, nothing aggregated": drift("NoDrift"),
+        "joint": Variant("digits"),
+        FINETUNED: Variant("digits_finetuned"),
+        "image and maps (ReDi)": Variant("digits_features", dropped="feature"),
+        "image and token (REG)": Variant("digits_features", dropped="feature_map"),
+        "image, maps and token": Variant("digits_features"),
+    },
+    "drifts": {
+        "saturating, strength 1": Variant("digits"),
+        "saturating, strength 0.5": drift("SaturatingDrift", strength=0.5, time_scale=0.05),
+        "linear, strength 1": drift("LinearDrift", strength=1.0),
+        "oneshot, strength 1": drift("OneshotDrift", strength=1.0),
+        "off": drift("NoDrift"),
+        "constant w = 0.01": drift("WeightedDrift", weights=0.01),
+        "table: w = 0.02 for 50 steps, then 0": drift("WeightedDrift", weights=[0.02] * 50 + [0.0] * 950),
+    },
 }
 COLUMNS = ("nothing given: distance", "for a label: distance", "for a label: judged, %", "label read, %")
 
 
-def config_of(variant: str, folder: Path) -> Path:
-    """The variant's configuration, in the folder of its run.
+def config_of(variant: Variant, seed: int, steps: int, start: Path | None) -> dict[str, Any]:
+    """The variant's configuration.
 
     Args:
-        variant: Name of the variant.
-        folder: Folder of the run.
+        variant: The variant.
+        seed: Seed of everything.
+        steps: Training steps.
+        start: Run that the training starts from; `None` for none.
     """
-    name, changes = VARIANTS[variant]
-    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    dropped = changes.get("drop")
-    if dropped:
-        del config["model"]["init_args"]["extras"][dropped]
-        config["data"]["init_args"]["num_features" if dropped == "feature" else "num_maps"] = 0
-    callbacks = [one for one in config["trainer"]["callbacks"] if one["class_path"] != "LogSamples"]
-    evaluate = callbacks[-1]["init_args"]
-    if name == "digits_features":
-        evaluate["draws"] = {"joint": {"given": []}}
-        evaluate["metrics"] = [one for one in evaluate["metrics"] if one["class_path"] == "FrechetDistance"]
-    config["trainer"]["callbacks"] = callbacks
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder.with_suffix(".yaml")
-    path.write_text(yaml.safe_dump(config))
-    return path
+    config = yaml.safe_load((CONFIGS / f"{variant.config}.yaml").read_text())
+    trainer, model, data = config["trainer"], config["model"]["init_args"], config["data"]["init_args"]
+    trainer |= {"max_steps": steps, "val_check_interval": steps + 1}
+    trainer["callbacks"] = [one for one in trainer["callbacks"] if one["class_path"] not in ("LogSamples", "Bound")]
+    if variant.drift:
+        model["extras"]["label"]["drift"] = variant.drift
+    if variant.dropped:
+        del model["extras"][variant.dropped]
+        del data["num_features" if variant.dropped == "feature" else "num_maps"]
+    for callback in trainer["callbacks"]:
+        settings = callback.get("init_args", {})
+        if callback["class_path"] == "StartFrom":
+            settings["path"] = str(start)
+        if callback["class_path"] == "Evaluate" and variant.config == "digits_features":
+            settings["draws"] = {"joint": {"given": []}}
+            settings["metrics"] = [one for one in settings["metrics"] if one["class_path"] == "FrechetDistance"]
+    return config | {"seed_everything": seed}
 
 
-def fit(variant: str, seed: int, steps: int, folder: Path, **changes: Any) -> None:
+def fit(variant: Variant, seed: int, steps: int, folder: Path, start: Path | None = None) -> None:
     """Train one variant.
 
     Args:
-        variant: Its name.
+        variant: The variant.
         seed: Seed of everything.
         steps: Training steps.
-        folder: Folder of the run.
-        changes: Options beside the variant's own.
+        folder: Folder of the run; its configuration is written beside it.
+        start: Run that the training starts from; `None` for none.
     """
-    options = {name: value for name, value in VARIANTS[variant][1].items() if name != "drop"} | changes
-    trainer = {"trainer.max_steps": steps, "trainer.val_check_interval": steps + 1, "seed_everything": seed}
-    words = [f"--{name}={json.dumps(value)}" for name, value in (trainer | options).items()]
-    execute(["fit", "-c", str(config_of(variant, folder)), "--run", str(folder), *words])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    config = folder.with_suffix(".yaml")
+    config.write_text(yaml.safe_dump(config_of(variant, seed, steps, start)))
+    shutil.rmtree(folder, ignore_errors=True)  # of a study that was interrupted
+    execute(["fit", "-c", str(config), "--run", str(folder)])
 
 
-def run(variant: str, seed: int, steps: int, folder: Path) -> dict[str, dict[str, float]]:
+def run(name: str, variant: Variant, seed: int, steps: int, folder: Path) -> dict[str, dict[str, float]]:
     """Train one variant and test it: figures by metric and column.
 
     Args:
-        variant: Its name.
+        name: Name of the variant.
+        variant: The variant.
         seed: Seed of everything.
         steps: Training steps in all.
         folder: Folder of the run.
     """
-    if variant == "joint, then images for a label":
-        first = folder.with_name(f"{folder.name}-first")
-        fit("joint", seed, steps // 2, first)
-        fit(variant, seed, steps // 2, folder, **{"trainer.callbacks.2.init_args.path": str(first)})
-    else:
-        fit(variant, seed, steps, folder)
+    start = None
+    if name == FINETUNED:
+        start, steps = folder.with_name(f"{folder.name}-first"), steps // 2
+        fit(STUDIES["modalities"]["joint"], seed, steps, start)
+    fit(variant, seed, steps, folder, start)
     execute(["test", "--run", str(folder)])
     made = json.loads((folder / FILES["test"]).read_text())
     return {metric: {column: figure["value"] for column, figure in row.items()} for metric, row in made.items()}
@@ -120,6 +163,7 @@ def cells(runs: list[dict[str, dict[str, float]]]) -> list[str]:
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, nargs="+", default=[350, 700, 1400])
     parser.add_argument("--out", type=Path, default=Path("runs/joint_study"))
@@ -127,18 +171,18 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="lightning")
     results: dict[tuple[str, int], list[dict[str, dict[str, float]]]] = {}
     for seed in arguments.seeds:
-        for steps in reversed(arguments.steps):
-            for variant in VARIANTS:
-                name = "".join(letter if letter.isalnum() else "-" for letter in variant)
-                folder = arguments.out / f"{name}-{steps}-{seed}"
+        for steps in arguments.steps:
+            for name, variant in STUDIES[arguments.study].items():
+                stem = "".join(letter if letter.isalnum() else "-" for letter in name)
+                folder = arguments.out / f"{stem}-{steps}-{seed}"
                 finished = folder / "result.json"
                 if not finished.exists():
-                    finished.write_text(json.dumps(run(variant, seed, steps, folder)) + "\n")
-                results.setdefault((variant, steps), []).append(json.loads(finished.read_text()))
+                    finished.write_text(json.dumps(run(name, variant, seed, steps, folder)) + "\n")
+                results.setdefault((name, steps), []).append(json.loads(finished.read_text()))
     lines = [f"| | steps | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for variant in VARIANTS:
+    for name in STUDIES[arguments.study]:
         for steps in arguments.steps:
-            lines.append(f"| {variant} | {steps} | {' | '.join(cells(results[variant, steps]))} |")
+            lines.append(f"| {name} | {steps} | {' | '.join(cells(results[name, steps]))} |")
     Console(width=200).print("\n".join(lines), markup=False)
 
 

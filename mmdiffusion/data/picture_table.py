@@ -103,8 +103,8 @@ class PictureTable(PairSource):
         for name in self.columns:
             if name not in header:
                 raise ValueError(
-                    f"{self.path} has no column {name!r}: found {', '.join(map(repr, header)) or 'nothing'}, separated by "
-                    f"{self.delimiter!r}; name the columns with `picture` and `caption`"
+                    f"{self.path} has no column {name!r}: found {', '.join(map(repr, header)) or 'nothing'}, separated "
+                    f"by {self.delimiter!r}; name the columns with `picture` and `caption`"
                 )
         picture, caption = (header.index(name) for name in self.columns)
         return picture, caption

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from mmdiffusion.data.captions import Captions, as_text, lines
@@ -208,7 +208,7 @@ class Present:
         return file in self.known[folder]
 
 
-def around(pixels: Pixels, box: list[float]) -> Pixels:
+def around(pixels: Pixels, box: list[float]) -> UInt8[Tensor, "c rows columns"]:
     """The part of a picture around a bird: a square half as large again as its box, as far as the picture goes.
 
     As StackGAN and AttnGAN cut (released code), in whole pixels.

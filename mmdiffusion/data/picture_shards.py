@@ -1,10 +1,10 @@
 """Tar files of pictures and captions, as webdataset and img2dataset write them, read at any place."""
 
 import json
+import os
 from array import array
 from collections.abc import Iterator, Sequence
 from glob import glob
-from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -41,10 +41,10 @@ class PictureShards(PairSource):
         places, problems = array("q"), list[str]()
         for number, shard in enumerate(self.shards):
             try:
-                for name, found in samples(shard):
+                for found in samples(shard):
                     pair = self._pair(found)
                     if isinstance(pair, str):
-                        problems.append(f"{shard}: {name} {pair}")
+                        problems.append(f"{shard}: {stem(found[0].name)} {pair}")
                     else:
                         picture, text = pair
                         places.extend((number, picture.offset, picture.size, text.offset, text.size))
@@ -58,8 +58,9 @@ class PictureShards(PairSource):
 
     def _pair(self, found: Sequence[Member]) -> tuple[Member, Member] | str:
         """Picture and captions among the files of a sample, or what is wrong with them."""
-        pictures = [member for member in found if Path(member.name).suffix.lower() in PICTURES]
-        texts = [member for member in found if member.name.lower().endswith(f".{self.caption}")]
+        ends = [os.path.splitext(member.name)[1].lower() for member in found]
+        pictures = [member for member, end in zip(found, ends, strict=True) if end in PICTURES]
+        texts = [member for member, end in zip(found, ends, strict=True) if end[1:] == self.caption]
         if not pictures or not texts:
             return f"has no {'picture' if not pictures else f'.{self.caption} with captions'}"
         if max(pictures[0].size, texts[0].size) > MAX_BYTES:
@@ -85,7 +86,7 @@ def find_shards(path: str) -> list[Path]:
     return found
 
 
-def samples(shard: Path) -> Iterator[tuple[str, list[Member]]]:
+def samples(shard: Path) -> Iterator[list[Member]]:
     """Runs of files of a shard whose paths are alike up to the first dot of the name.
 
     Args:
@@ -94,16 +95,28 @@ def samples(shard: Path) -> Iterator[tuple[str, list[Member]]]:
     Raises:
         ValueError: where it is cut off or damaged, or a path leads out of it.
     """
-    for name, found in groupby(members(shard), key=lambda member: stem(member.name)):
-        if name.startswith("/") or ".." in name.split("/"):
-            raise ValueError(f"{name} leads out of the shard: expected paths within it")
-        yield name, list(found)
+    run, name, damage = list[Member](), "", None
+    try:
+        for member in members(shard):
+            if run and stem(member.name) != name:
+                yield run
+                run = []
+            name = stem(member.name)
+            if name.startswith("/") or ".." in name.split("/"):
+                raise ValueError(f"{member.name} leads out of the shard: expected paths within it")
+            run.append(member)
+    except ValueError as error:
+        damage = error  # what comes before it is given first
+    if run:
+        yield run
+    if damage:
+        raise damage
 
 
 def stem(name: str) -> str:
     """A path up to the first dot of its last part."""
-    folder, slash, file = name.rpartition("/")
-    return folder + slash + file.split(".", 1)[0]
+    dot = name.find(".", name.rfind("/") + 1)
+    return name if dot < 0 else name[:dot]
 
 
 class ShardPairs(Pairs):

@@ -95,9 +95,7 @@ class PictureTable(PairSource):
             found = f"not UTF-8 after line {number} (byte 0x{error.object[error.start]:02x})"
             raise ValueError(f"{self.path} is {found}; convert it, such as with iconv -f latin1 -t utf-8") from error
         except csv.Error as error:
-            raise ValueError(
-                f"{self.path} cannot be read after line {number}: {error}; close the quotes there"
-            ) from error
+            raise ValueError(f"{self.path} cannot be read after line {number}: {error}; close its quotes") from error
 
     def _places(self, header: list[str]) -> tuple[int, int]:
         for name in self.columns:

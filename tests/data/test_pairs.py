@@ -95,11 +95,11 @@ def test_a_damaged_picture_does_not_move_the_captions_of_others():
 
 def test_validation_is_spread_over_the_training_pictures():
     module = Module(num_val=3)
-    labels = {
-        name: (module.rows(name, range(module.num_rows(name)))["label"] // 10).tolist() for name in ("train", "val")
-    }
-    assert labels["val"] == [0, 4, 8]
-    assert sorted(labels["train"] + labels["val"]) == list(range(NUM_PICTURES))
+    train, val = (
+        torch.as_tensor(module.rows(name, range(module.num_rows(name)))["label"]) for name in ("train", "val")
+    )
+    assert (val // 10).tolist() == [0, 4, 8]
+    assert sorted(torch.cat([train, val]) // 10) == list(range(NUM_PICTURES))
     assert module.num_rows("test") == 5
     assert sorted(module.indexed) == ["test", "train"]
 

@@ -18,3 +18,9 @@ def stored(picture, file_format, **options):
     buffer = io.BytesIO()
     picture.save(buffer, file_format, **options)
     return buffer.getvalue()
+
+
+def save(path, width=60, height=40, mode="RGB", file_format="JPEG"):
+    """Write a picture file, with its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(stored(scene(width, height, mode), file_format))

@@ -22,7 +22,8 @@ Batch = dict[str, Tensor | list[str]]
 `music` (b samples, mono, in [-1, 1]), `music_tokens` (b n, int64), `attributes` (b o 4, int64: shape, colour, size and
 position of the objects of a scene, -1 where there is none), `segmentation` (b h w, int64, 0 the background),
 `masked` (b c+1 h w, an image of which a part can be seen, and where), `feature` (b d) and `feature_map` (b c h w), what
-a network makes of an image, `index` (b, the sample's number in its split).
+a network makes of an image, `picture` (b, int64, the number of a picture that may have several captions), `index` (b,
+the sample's number in its split).
 Samples drawn by a method come back in the same form.
 """
 
@@ -67,6 +68,11 @@ class LabelSpec:
 
     num_classes: int
     names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NumberSpec:
+    """A number that tells things apart, such as which picture a caption belongs to; it has no meaning beside that."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +199,7 @@ class TokenSpec:
 Spec = (
     ImageSpec
     | LabelSpec
+    | NumberSpec
     | TextSpec
     | AttributesSpec
     | SegmentationSpec

@@ -1,21 +1,33 @@
 """Files to tensors."""
 
 from mmdiffusion.data.class_maps import Cityscapes, ClassMaps
+from mmdiffusion.data.coco import COCO
+from mmdiffusion.data.cub import CUB
 from mmdiffusion.data.dance import Dance
 from mmdiffusion.data.digits import Digits
 from mmdiffusion.data.image_pairs import ImagePairs
+from mmdiffusion.data.image_text import ImageText
 from mmdiffusion.data.imagenet import ImageNet
 from mmdiffusion.data.images import read_images
 from mmdiffusion.data.pair_layouts import Sheets, TwoFolders
+from mmdiffusion.data.picture_folder import PictureFolder
+from mmdiffusion.data.picture_shards import PictureShards
+from mmdiffusion.data.picture_table import PictureTable
 from mmdiffusion.data.shapes import Shapes
 
 __all__ = [
+    "COCO",
+    "CUB",
     "Cityscapes",
     "ClassMaps",
     "Dance",
     "Digits",
     "ImageNet",
     "ImagePairs",
+    "ImageText",
+    "PictureFolder",
+    "PictureShards",
+    "PictureTable",
     "Shapes",
     "Sheets",
     "TwoFolders",

@@ -11,9 +11,9 @@ from torch import Tensor
 class Strings(Sequence[str]):
     """Strings that are kept as one row of bytes, and where each ends.
 
-    A list of strings is an object each, whose count of references is written whenever it is looked at: a worker that was
-    forked ends up with a copy of all pages. These tensors are only read, so forked workers share them; other workers are
-    handed them in shared memory.
+    In a list each string is an object, and looking at it writes its count of references: a worker that was forked ends
+    up with a copy of all pages. These tensors are only read, so forked workers share them; workers that were started in
+    another way are handed them in shared memory.
 
     Args:
         data: UTF-8 of all strings, one behind the other; what is no UTF-8 in a file name is kept as it is.

@@ -13,11 +13,14 @@ from mmdiffusion.data.pair_layouts import Sheets, TwoFolders
 from mmdiffusion.data.picture_folder import PictureFolder
 from mmdiffusion.data.picture_shards import PictureShards
 from mmdiffusion.data.picture_table import PictureTable
+from mmdiffusion.data.prepared import Prepared
+from mmdiffusion.data.recipe import Cache
 from mmdiffusion.data.shapes import Shapes
 
 __all__ = [
     "COCO",
     "CUB",
+    "Cache",
     "Cityscapes",
     "ClassMaps",
     "Dance",
@@ -28,6 +31,7 @@ __all__ = [
     "PictureFolder",
     "PictureShards",
     "PictureTable",
+    "Prepared",
     "Shapes",
     "Sheets",
     "TwoFolders",

@@ -78,7 +78,9 @@ def _arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     except (TypeError, ValueError) as error:
         raise DamagedError(path, error) from error
     for name, values in arrays.items():
-        if values.size == 0 or not np.isfinite(values).all():
+        if values.size == 0:
+            raise DamagedError(path, f"{name} has shape {values.shape}: expected at least one frame")
+        if not np.isfinite(values).all():
             raise DamagedError(path, f"{name} has {np.count_nonzero(~np.isfinite(values))} numbers that are not finite")
     return arrays
 

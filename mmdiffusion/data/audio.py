@@ -124,11 +124,9 @@ def _check_form(path: Path, channels: int, rate: int) -> None:
 
 
 def _resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    import librosa
+    import soxr  # what librosa resamples with, without the code that librosa compiles first
 
-    if rate == wanted or not len(samples):
-        return samples
-    return librosa.resample(samples, orig_sr=rate, target_sr=wanted)
+    return samples if rate == wanted or not len(samples) else soxr.resample(samples, rate, wanted)
 
 
 def _filled(samples: np.ndarray, num_samples: int, path: Path, rate: int, shortfall: float) -> Float[Tensor, " s"]:

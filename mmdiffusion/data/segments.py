@@ -50,7 +50,7 @@ class DanceSegments(FileDataModule):
         super().__init__(batch_size, eval_batch_size, num_workers, max_bad_fraction, seed)
         self.root, self.lists, self.motion, self.video, self.gain = root, lists, motion, video, gain
         self.seconds = motion.num_frames // motion.fps
-        check_clips(self.seconds, motion.fps, sample_rate, gain)
+        check_clips(float(self.seconds), motion.fps, sample_rate, gain)
         self.audio = MusicSpec(self.seconds * sample_rate, sample_rate)
 
     @abstractmethod
@@ -164,7 +164,7 @@ class SegmentFiles(Files):
         stem, genre = self.stems[row], self.genres[row]
         shape = (self.motion.num_frames, self.motion.num_features)
         path = _file(self.folders, "audio", stem)
-        clip = read_audio(path, 0.0, self.audio.num_samples, self.audio.sample_rate, shortfall=self.seconds)
+        clip = read_audio(path, 0.0, self.audio.num_samples, self.audio.sample_rate, shortfall=float(self.seconds))
         sample: Sample = {
             "motion_features": read_numbers(_file(self.folders, "motion", stem), shape),
             "music": loudness(clip, self.gain, generator if self.is_training else None),

@@ -18,13 +18,9 @@ from mmdiffusion.data.files import DamagedError, FileDataModule, Files, Sample
 from mmdiffusion.data.rhythm import GENRES
 from mmdiffusion.types import DataSpec, LabelSpec, MotionFeatureSpec, MotionSpec, MusicSpec
 
-Motion = Literal["smpl", "keypoints", "both"]
-_PARTS: dict[Motion, tuple[str, ...]] = {
-    "smpl": ("motion_features",),
-    "keypoints": ("motion",),
-    "both": ("motion", "motion_features"),
-}
-_READERS = {"motion": ("keypoints3d", keypoints), "motion_features": ("motions", smpl_features)}
+Motion = Literal["smpl", "keypoints"]
+_MOTIONS = {"smpl": ("motion_features", "motions", smpl_features), "keypoints": ("motion", "keypoints3d", keypoints)}
+"""Entry of a batch, folder of the archive, and how a file of it is read."""
 _MOST_MISSING = 12
 """Frames by which a file may be shorter than its dance; its last window then begins as much earlier."""
 
@@ -33,7 +29,7 @@ class AIST(FileDataModule):
     """AIST++ (Li et al. 2021, arXiv 2101.08779): clips of dances and the music they were danced to; cross-modal split.
 
     At 60 frames a second, a batch holds `motion_features` (b frames 219: the root in metres, then 24 rotation matrices)
-    or `motion` (b frames 51: COCO's joints in metres), or both; `label` (b, the genre), `music` (b samples) and `index`
+    or `motion` (b frames 51: COCO's joints in metres), `label` (b, the genre), `music` (b samples) and `index`
     (b). Files are read when they are needed. The training split shares neither pieces nor choreographies with the
     others; validation and test share their ten pieces.
 
@@ -44,7 +40,7 @@ class AIST(FileDataModule):
         videos: Folder with the videos of the first camera, whose sound tracks are taken instead; needs `ffmpeg`.
         video_features: Folder with an I3D feature for each window, `<split>/gBR_sBM_c01_d04_mBR0_ch01_seg1.npy`, as
             published with D2M-GAN: a batch then holds `video` (b 2048). `None` for none.
-        motion: `smpl`, `keypoints`, or `both`.
+        motion: `smpl` for `motion_features`, as in CDCD, or `keypoints` for `motion`, which `BeatAlignment` can read.
         seconds: Length of a clip, a whole number of frames.
         stride: Seconds from one clip of a dance to the next; `None` for clips side by side, as published.
         sample_rate: Samples of music a second.
@@ -82,7 +78,7 @@ class AIST(FileDataModule):
         if video_features is not None and stride not in (None, seconds):
             raise ValueError(f"stride is {stride}: expected None, video_features are of clips side by side")
         self.root, self.music, self.videos, self.video_features = root, music, videos, video_features
-        self.parts, self.gain, self.drop_ignored = _PARTS[motion], gain, drop_ignored
+        self.motion, self.gain, self.drop_ignored = motion, gain, drop_ignored
         self.length = check_clips(seconds, FPS, sample_rate, gain)
         self.stride = self.length if stride is None else check_clips(stride, FPS, sample_rate, gain, "stride")
         self.audio = MusicSpec(round(seconds * sample_rate), sample_rate)
@@ -90,12 +86,11 @@ class AIST(FileDataModule):
     @property
     def spec(self) -> DataSpec:
         """Motion at 60 frames a second, ten genres, music; known without any file."""
-        movements: DataSpec = {
-            "motion": MotionSpec(self.length, NUM_KEYPOINTS, FPS),
-            "motion_features": MotionFeatureSpec(self.length, NUM_SMPL_FEATURES, FPS),
-        }
-        spec = {name: movements[name] for name in self.parts}
-        spec |= {"label": LabelSpec(len(GENRES), GENRES), "music": self.audio}
+        spec: DataSpec = {"label": LabelSpec(len(GENRES), GENRES), "music": self.audio}
+        if self.motion == "smpl":
+            spec["motion_features"] = MotionFeatureSpec(self.length, NUM_SMPL_FEATURES, FPS)
+        else:
+            spec["motion"] = MotionSpec(self.length, NUM_KEYPOINTS, FPS)
         return spec if self.video_features is None else spec | {"video": VIDEO}
 
     def prepare_data(self) -> None:
@@ -109,7 +104,7 @@ class AIST(FileDataModule):
         what = f"the annotations of AIST++, from {PUBLISHER}"
         folder = unpacked(self.root, "splits", what)
         names = split_names(folder, name, self.drop_ignored)
-        names = present(names, [folder / _READERS[part][0] for part in self.parts], name)
+        names = present(names, folder / _MOTIONS[self.motion][1], name)
         if self.videos is None:
             music: Music = Pieces(folder / "music" if self.music is None else Path(self.music))
         else:
@@ -131,7 +126,7 @@ class DanceWindows(Files):
 
     def __init__(self, data: AIST, folder: Path, names: list[DanceName], music: Music, split: Split) -> None:
         self.folder, self.names, self.music, self.split_name = folder, names, music, split
-        self.parts, self.length, self.audio, self.gain = data.parts, data.length, data.audio, data.gain
+        self.motion, self.length, self.audio, self.gain = data.motion, data.length, data.audio, data.gain
         self.video_features = data.video_features
         self.dance, self.start, self.number = index(names, data.length, data.stride)
         if not len(self.dance):
@@ -141,16 +136,16 @@ class DanceWindows(Files):
     def read(self, row: int, generator: torch.Generator) -> Sample:
         """One window; see `Files`."""
         name, start = self.names[int(self.dance[row])], int(self.start[row])
-        dances = {part: self._dance(part, name) for part in self.parts}
-        start = min(start, *(len(dance) - self.length for dance in dances.values()))
-        sample: Sample = {part: cut(dance, start, self.length) for part, dance in dances.items()}
+        dance = self._dance(name)
+        start = min(start, len(dance) - self.length)
+        sample: Sample = {_MOTIONS[self.motion][0]: cut(dance, start, self.length)}
         clip = self.music.clip(name, start / FPS, self.audio.num_samples, self.audio.sample_rate)
         is_training = self.split_name == "train"
         sample |= {"label": name.genre, "music": loudness(clip, self.gain, generator if is_training else None)}
         return sample if self.video_features is None else sample | {"video": self._video(row, name)}
 
-    def _dance(self, part: str, name: DanceName) -> Float[Tensor, "f d"]:
-        folder, reader = _READERS[part]
+    def _dance(self, name: DanceName) -> Float[Tensor, "f d"]:
+        _, folder, reader = _MOTIONS[self.motion]
         path = self.folder / folder / f"{name.text}.pkl"
         dance = reader(path)
         if len(dance) < max(name.num_frames - _MOST_MISSING, self.length):

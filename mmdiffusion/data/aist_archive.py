@@ -75,33 +75,30 @@ def read_lines(path: Path, what: str) -> list[str]:
     return path.read_text(encoding="utf-8").split()
 
 
-def present(names: Sequence[DanceName], folders: Sequence[Path], split: Split) -> list[DanceName]:
+def present(names: Sequence[DanceName], folder: Path, split: Split) -> list[DanceName]:
     """Sequences whose pickles are there; a subset is used, and said.
 
     Args:
         names: Of a split.
-        folders: Each has `<name>.pkl` for every sequence.
+        folder: Has `<name>.pkl` for every sequence.
         split: Which, for the message.
 
     Raises:
-        ValueError: if a folder is missing, or no sequence is in all of them.
+        ValueError: if the folder is missing, or has none of them.
     """
-    found = list(names)
-    for folder in folders:
-        if not folder.is_dir():
-            raise ValueError(f"{folder} is missing: expected a pickle for each sequence, from {PUBLISHER}")
-        stored = {path.stem for path in folder.glob("*.pkl")}
-        found = [name for name in found if name.text in stored]
-    where = " and ".join(folder.name for folder in folders)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is missing: expected a pickle for each sequence, from {PUBLISHER}")
+    stored = {path.stem for path in folder.glob("*.pkl")}
+    found = [name for name in names if name.text in stored]
     if not found:
         raise ValueError(
-            f"{folders[0]} has none of the {len(names)} sequences of the {split} split, such as {names[0].text}.pkl: "
-            f"expected them in {where}; unpack the annotations of {PUBLISHER} there"
+            f"{folder} has none of the {len(names)} sequences of the {split} split: expected such as "
+            f"{names[0].text}.pkl; unpack the annotations of {PUBLISHER}"
         )
     if len(found) < len(names):
         rank_zero_warn(
-            f"AIST++ {split}: {len(found)} of {len(names)} sequences are in {where}; figures are comparable with those "
-            "of others for a whole split only"
+            f"AIST++ {split}: {len(found)} of {len(names)} sequences are in {folder}; figures are comparable with "
+            "those of others for a whole split only"
         )
     return found
 

@@ -41,16 +41,14 @@ def own(tmp_path):
 
 
 def test_a_batch_holds_what_the_spec_says(archive):
-    data = build(archive, motion="both")
+    data = build(archive)
     batch, spec = data.rows("test", [0, 2]), data.spec
-    assert spec["motion"] == MotionSpec(120, 17, 60)
     assert spec["motion_features"] == MotionFeatureSpec(120, 219, 60)
     assert isinstance(spec["label"], LabelSpec)
     assert spec["label"].names[5] == "house"
     assert spec["music"] == MusicSpec(8000, 4000)
     assert {name: tuple(values.shape) for name, values in batch.items()} == {
         "index": (2,),
-        "motion": (2, 120, 51),
         "motion_features": (2, 120, 219),
         "label": (2,),
         "music": (2, 8000),
@@ -59,24 +57,20 @@ def test_a_batch_holds_what_the_spec_says(archive):
     assert all(values.dtype == torch.float32 for name, values in batch.items() if name not in ("index", "label"))
 
 
-@pytest.mark.parametrize(("motion", "entry"), [("smpl", "motion_features"), ("keypoints", "motion")])
-def test_motion_is_read_as_asked(archive, motion, entry):
-    data = build(archive, motion=motion)
-    assert (
-        {"motion", "motion_features"} & data.rows("test", [0]).keys()
-        == {entry}
-        == {"motion", "motion_features"} & {*data.spec}
-    )
+def test_joints_are_read_as_positions(archive):
+    data = build(archive, motion="keypoints")
+    batch = data.rows("test", [0, 2])
+    assert data.spec["motion"] == MotionSpec(120, 17, 60)
+    assert "motion_features" not in {*data.spec, *batch}
+    whole = keypoints(archive / "keypoints3d" / f"{TEST[0]}.pkl")
+    assert torch.equal(batch["motion"], torch.stack([whole[:120], whole[240:360]]))
 
 
 def test_windows_are_those_of_the_dance_and_its_music(archive):
     """The music is a sine, so where a window of it begins is known."""
-    data = build(archive, motion="both", gain=None)
-    batch = data.rows("test", [0, 1, 2])
-    for part, reader in (("motion", keypoints), ("motion_features", smpl_features)):
-        folder = "keypoints3d" if part == "motion" else "motions"
-        whole = reader(archive / folder / f"{TEST[0]}.pkl")
-        assert torch.equal(batch[part], whole[:360].unflatten(0, (3, 120)))
+    batch = build(archive, gain=None).rows("test", [0, 1, 2])
+    whole = smpl_features(archive / "motions" / f"{TEST[0]}.pkl")
+    assert torch.equal(batch["motion_features"], whole[:360].unflatten(0, (3, 120)))
     times = (torch.arange(3)[:, None] * 8000 + torch.arange(8000)).double() / 4000
     truth = 0.25 * torch.sin(2 * torch.pi * 110 * times).float()
     torch.testing.assert_close(batch["music"], truth, atol=1e-3, rtol=0)
@@ -149,7 +143,7 @@ def test_videos_need_ffmpeg_and_then_their_files(own, monkeypatch, tmp_path):
 
 def test_a_subset_is_used_and_said(own):
     (own / "motions" / f"{TRAIN[0]}.pkl").unlink()
-    with pytest.warns(UserWarning, match=r"AIST\+\+ train: 1 of 2 sequences are in motions"):
+    with pytest.warns(UserWarning, match=r"AIST\+\+ train: 1 of 2 sequences are in .*motions;"):
         build(own).split("train")
     with pytest.warns(UserWarning, match="lists 1 sequences, published are 20"):
         build(own).split("test")

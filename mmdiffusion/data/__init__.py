@@ -1,5 +1,7 @@
 """Files to tensors."""
 
+from mmdiffusion.data.aist import AIST
+from mmdiffusion.data.aist_segments import AISTSegments, TikTok
 from mmdiffusion.data.class_maps import Cityscapes, ClassMaps
 from mmdiffusion.data.coco import COCO
 from mmdiffusion.data.cub import CUB
@@ -18,8 +20,10 @@ from mmdiffusion.data.recipe import Cache
 from mmdiffusion.data.shapes import Shapes
 
 __all__ = [
+    "AIST",
     "COCO",
     "CUB",
+    "AISTSegments",
     "Cache",
     "Cityscapes",
     "ClassMaps",
@@ -34,6 +38,7 @@ __all__ = [
     "Prepared",
     "Shapes",
     "Sheets",
+    "TikTok",
     "TwoFolders",
     "read_images",
 ]

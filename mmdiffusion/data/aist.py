@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdiffusion.data.aist_archive import PUBLISHER, present, split_names, unpacked, windows
-from mmdiffusion.data.aist_motion import NUM_KEYPOINTS, NUM_SMPL_FEATURES, cut, keypoints, smpl_features
+from mmdiffusion.data.aist_motion import NUM_KEYPOINTS, NUM_SMPL_FEATURES, Dance, KeypointDance, SMPLDance, open_dance
 from mmdiffusion.data.aist_music import Music, Pieces, SoundTracks
 from mmdiffusion.data.aist_names import FPS, DanceName
 from mmdiffusion.data.audio import loudness
@@ -19,8 +19,8 @@ from mmdiffusion.data.rhythm import GENRES
 from mmdiffusion.types import DataSpec, LabelSpec, MotionFeatureSpec, MotionSpec, MusicSpec
 
 Motion = Literal["smpl", "keypoints"]
-_MOTIONS = {"smpl": ("motion_features", "motions", smpl_features), "keypoints": ("motion", "keypoints3d", keypoints)}
-"""Entry of a batch, folder of the archive, and how a file of it is read."""
+_MOTIONS = {"smpl": ("motion_features", "motions", SMPLDance), "keypoints": ("motion", "keypoints3d", KeypointDance)}
+"""Entry of a batch, folder of the archive, and what its files hold."""
 _MOST_MISSING = 12
 """Frames by which a file may be shorter than its dance; its last window then begins as much earlier."""
 
@@ -137,19 +137,21 @@ class DanceWindows(Files):
         """One window; see `Files`."""
         name, start = self.names[int(self.dance[row])], int(self.start[row])
         dance = self._dance(name)
-        start = min(start, len(dance) - self.length)
-        sample: Sample = {_MOTIONS[self.motion][0]: cut(dance, start, self.length)}
+        start = min(start, dance.num_frames - self.length)
+        sample: Sample = {_MOTIONS[self.motion][0]: dance.window(start, self.length)}
         clip = self.music.clip(name, start / FPS, self.audio.num_samples, self.audio.sample_rate)
         is_training = self.split_name == "train"
         sample |= {"label": name.genre, "music": loudness(clip, self.gain, generator if is_training else None)}
         return sample if self.video_features is None else sample | {"video": self._video(row, name)}
 
-    def _dance(self, name: DanceName) -> Float[Tensor, "f d"]:
-        _, folder, reader = _MOTIONS[self.motion]
+    def _dance(self, name: DanceName) -> Dance:
+        _, folder, kind = _MOTIONS[self.motion]
         path = self.folder / folder / f"{name.text}.pkl"
-        dance = reader(path)
-        if len(dance) < max(name.num_frames - _MOST_MISSING, self.length):
-            raise DamagedError(path, f"it has {len(dance)} frames: expected {name.num_frames}, by tempo and beats")
+        dance = open_dance(kind, path)
+        if dance.num_frames < max(name.num_frames - _MOST_MISSING, self.length):
+            raise DamagedError(
+                path, f"it has {dance.num_frames} frames: expected {name.num_frames}, by tempo and beats"
+            )
         return dance
 
     def _video(self, row: int, name: DanceName) -> Float[Tensor, " d"]:

@@ -1,5 +1,6 @@
 """Motion of AIST++ from its pickles: 219 numbers of the SMPL body, or 17 joints in metres."""
 
+from abc import ABC, abstractmethod
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,30 @@ NUM_KEYPOINTS = 17
 LARGEST_PICKLE = 64 * 2**20
 """Bytes; the longest dance takes less than a sixteenth of it."""
 _NUM_KEPT = 8
-"""Sequences that stay in memory, for windows that are read in order."""
+"""Sequences that stay in memory."""
 
 
-@lru_cache(maxsize=_NUM_KEPT)
-def smpl_features(path: Path) -> Float[Tensor, "f 219"]:
+class Dance(ABC):
+    """A sequence in memory as its file has it; windows of it become tensors.
+
+    Args:
+        num_frames: Its length.
+    """
+
+    def __init__(self, num_frames: int) -> None:
+        self.num_frames = num_frames
+
+    @abstractmethod
+    def window(self, start: int, length: int) -> Float[Tensor, "length d"]:
+        """Part of the dance, with memory of its own.
+
+        Args:
+            start: First frame.
+            length: Number of frames.
+        """
+
+
+class SMPLDance(Dance):
     """The body in 219 numbers a frame: where its root is, in metres, then 24 joints' rotation matrices, row by row.
 
     Metres are `smpl_trans / smpl_scaling`. The layout is that of FACT (Li et al. 2021, arXiv 2101.08779;
@@ -33,19 +53,26 @@ def smpl_features(path: Path) -> Float[Tensor, "f 219"]:
     Raises:
         DamagedError: if it cannot be read, or is none.
     """
-    from scipy.spatial.transform import Rotation
 
-    stored = _arrays(path, ("smpl_poses", "smpl_trans", "smpl_scaling"))
-    poses, root, scale = (stored[name] for name in ("smpl_poses", "smpl_trans", "smpl_scaling"))
-    if poses.size != 72 * len(root) or root.shape[1:] != (3,) or scale.size != 1 or not scale.item() > 0:
-        shapes = f"smpl_poses {poses.shape}, smpl_trans {root.shape}, smpl_scaling {scale.shape}"
-        raise DamagedError(path, f"it has {shapes}: expected (f, 72), (f, 3) and a number above 0")
-    rotations = Rotation.from_rotvec(poses.reshape(-1, 3)).as_matrix().reshape(len(root), -1)
-    return torch.from_numpy(np.concatenate([root / scale.item(), rotations], axis=1)).float()
+    def __init__(self, path: Path) -> None:
+        stored = _arrays(path, ("smpl_poses", "smpl_trans", "smpl_scaling"))
+        poses, root, scale = (stored[name] for name in ("smpl_poses", "smpl_trans", "smpl_scaling"))
+        if poses.size != 72 * len(root) or root.shape[1:] != (3,) or scale.size != 1 or not scale.item() > 0:
+            shapes = f"smpl_poses {poses.shape}, smpl_trans {root.shape}, smpl_scaling {scale.shape}"
+            raise DamagedError(path, f"it has {shapes}: expected (f, 72), (f, 3) and a number above 0")
+        super().__init__(len(root))
+        self.poses, self.root = poses.reshape(len(root), 24, 3), root / scale.item()
+
+    def window(self, start: int, length: int) -> Float[Tensor, "length 219"]:
+        """See `Dance`."""
+        from scipy.spatial.transform import Rotation
+
+        part = slice(start, start + length)
+        rotations = Rotation.from_rotvec(self.poses[part].reshape(-1, 3)).as_matrix().reshape(length, -1)
+        return torch.from_numpy(np.concatenate([self.root[part], rotations], axis=1)).float()
 
 
-@lru_cache(maxsize=_NUM_KEPT)
-def keypoints(path: Path) -> Float[Tensor, "f 51"]:
+class KeypointDance(Dance):
     """Positions of COCO's 17 joints in metres, joint by joint: x, y up, z towards the first camera.
 
     They are the smoothed `keypoints3d_optim`, for `keypoints3d` lacks joints. The floor is not at height 0.
@@ -56,10 +83,31 @@ def keypoints(path: Path) -> Float[Tensor, "f 51"]:
     Raises:
         DamagedError: if it cannot be read, or is none.
     """
-    joints = _arrays(path, ("keypoints3d_optim",))["keypoints3d_optim"]
-    if joints.shape[1:] != (NUM_KEYPOINTS, 3):
-        raise DamagedError(path, f"keypoints3d_optim has shape {joints.shape}: expected (f, {NUM_KEYPOINTS}, 3)")
-    return torch.from_numpy(joints.reshape(len(joints), -1) / 100).float()
+
+    def __init__(self, path: Path) -> None:
+        self.joints = _arrays(path, ("keypoints3d_optim",))["keypoints3d_optim"]
+        super().__init__(len(self.joints))
+        if self.joints.shape[1:] != (NUM_KEYPOINTS, 3):
+            found = self.joints.shape
+            raise DamagedError(path, f"keypoints3d_optim has shape {found}: expected (f, {NUM_KEYPOINTS}, 3)")
+
+    def window(self, start: int, length: int) -> Float[Tensor, "length 51"]:
+        """See `Dance`."""
+        return torch.from_numpy(self.joints[start : start + length].reshape(length, -1) / 100).float()
+
+
+@lru_cache(maxsize=_NUM_KEPT)
+def open_dance(kind: type[Dance], path: Path) -> Dance:
+    """A sequence; those opened last stay in memory, for windows that are read in order.
+
+    Args:
+        kind: What its file holds.
+        path: The file.
+
+    Raises:
+        DamagedError: if it cannot be read, or is none.
+    """
+    return kind(path)  # pyright: ignore[reportArgumentType] - the kinds take a path
 
 
 def _arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -74,7 +122,7 @@ def _arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     if missing:
         raise DamagedError(path, f"it has no {missing[0]}: expected a pickle of AIST++ with {', '.join(names)}")
     try:
-        arrays = {name: np.asarray(stored[name], dtype=np.float64) for name in names}
+        arrays = {name: np.asarray(stored[name], dtype=np.float32) for name in names}
     except (TypeError, ValueError) as error:
         raise DamagedError(path, error) from error
     for name, values in arrays.items():
@@ -83,14 +131,3 @@ def _arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         if not np.isfinite(values).all():
             raise DamagedError(path, f"{name} has {np.count_nonzero(~np.isfinite(values))} numbers that are not finite")
     return arrays
-
-
-def cut(frames: Float[Tensor, "f d"], start: int, length: int) -> Float[Tensor, "length d"]:
-    """A window; a copy, so that the rest of the dance can be forgotten.
-
-    Args:
-        frames: The dance.
-        start: First frame.
-        length: Number of frames.
-    """
-    return frames[start : start + length].clone()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmdiffusion.data import AIST
-from mmdiffusion.data.aist_motion import keypoints, smpl_features
+from mmdiffusion.data.aist_motion import KeypointDance, SMPLDance
 from mmdiffusion.data.base import whole_batch
 from mmdiffusion.types import FeatureSpec, LabelSpec, MotionFeatureSpec, MotionSpec, MusicSpec
 from tests.data.dance_files import (
@@ -62,14 +62,14 @@ def test_joints_are_read_as_positions(archive):
     batch = data.rows("test", [0, 2])
     assert data.spec["motion"] == MotionSpec(120, 17, 60)
     assert "motion_features" not in {*data.spec, *batch}
-    whole = keypoints(archive / "keypoints3d" / f"{TEST[0]}.pkl")
+    whole = KeypointDance(archive / "keypoints3d" / f"{TEST[0]}.pkl").window(0, 426)
     assert torch.equal(batch["motion"], torch.stack([whole[:120], whole[240:360]]))
 
 
 def test_windows_are_those_of_the_dance_and_its_music(archive):
     """The music is a sine, so where a window of it begins is known."""
     batch = build(archive, gain=None).rows("test", [0, 1, 2])
-    whole = smpl_features(archive / "motions" / f"{TEST[0]}.pkl")
+    whole = SMPLDance(archive / "motions" / f"{TEST[0]}.pkl").window(0, 426)
     assert torch.equal(batch["motion_features"], whole[:360].unflatten(0, (3, 120)))
     times = (torch.arange(3)[:, None] * 8000 + torch.arange(8000)).double() / 4000
     truth = 0.25 * torch.sin(2 * torch.pi * 110 * times).float()
@@ -189,7 +189,7 @@ def test_a_file_that_is_a_little_shorter_moves_its_last_window(own):
     name = "gHO_sBM_cAll_d20_mBR5_ch02"
     write_dance(own, name, num_frames=440)
     write_lists(own, test=(name,))
-    whole = smpl_features(own / "motions" / f"{name}.pkl")
+    whole = SMPLDance(own / "motions" / f"{name}.pkl").window(0, 440)
     batch = build(own, seconds=221 / 60, gain=None).rows("test", [0, 1])
     assert torch.equal(batch["motion_features"], torch.stack([whole[:221], whole[219:]]))
     start = (219 / 60 + torch.arange(100) / 4000).double()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmdiffusion.data.aist_motion import cut, keypoints, smpl_features
+from mmdiffusion.data.aist_motion import KeypointDance, SMPLDance, open_dance
 from mmdiffusion.data.files import DamagedError
 from tests.data.dance_files import numbers, write_pickle
 
@@ -13,7 +13,11 @@ GOOD = {"smpl_poses": np.zeros((4, 72), "f4"), "smpl_trans": np.ones((4, 3), "f4
 
 def smpl(path, **changes):
     write_pickle(path / "a.pkl", GOOD | changes)
-    return smpl_features(path / "a.pkl")
+    return whole(SMPLDance(path / "a.pkl"))
+
+
+def whole(dance):
+    return dance.window(0, dance.num_frames)
 
 
 def test_root_in_metres_then_matrices_of_the_joints_row_by_row(tmp_path):
@@ -32,13 +36,13 @@ def test_joints_of_a_pose_may_have_an_axis_of_their_own_and_the_scale_may_be_a_n
     poses = numbers(4, 24, 3)
     made = smpl(tmp_path, smpl_poses=poses, smpl_scaling=2.0)
     write_pickle(tmp_path / "flat.pkl", GOOD | {"smpl_poses": poses.reshape(4, 72)})
-    assert torch.equal(made, smpl_features(tmp_path / "flat.pkl"))
+    assert torch.equal(made, whole(SMPLDance(tmp_path / "flat.pkl")))
 
 
 def test_keypoints_are_the_smoothed_ones_in_metres(tmp_path):
     broken, joints = np.full((4, 17, 3), np.nan), numbers(4, 17, 3)
     write_pickle(tmp_path / "a.pkl", {"keypoints3d": broken, "keypoints3d_optim": joints})
-    made = keypoints(tmp_path / "a.pkl")
+    made = whole(KeypointDance(tmp_path / "a.pkl"))
     torch.testing.assert_close(made, torch.from_numpy(joints.reshape(4, 51) / 100).float())
 
 
@@ -70,7 +74,7 @@ def test_what_is_no_body_is_damaged(tmp_path, changes, message):
 def test_what_are_no_joints_is_damaged(tmp_path, value, message):
     write_pickle(tmp_path / "a.pkl", value)
     with pytest.raises(DamagedError, match=message):
-        keypoints(tmp_path / "a.pkl")
+        KeypointDance(tmp_path / "a.pkl")
 
 
 class Dangerous:
@@ -81,13 +85,13 @@ class Dangerous:
 def test_a_pickle_that_would_run_code_is_damaged(tmp_path, capsys):
     write_pickle(tmp_path / "a.pkl", {"keypoints3d_optim": Dangerous()})
     with pytest.raises(DamagedError, match=r"names builtins\.print"):
-        keypoints(tmp_path / "a.pkl")
+        KeypointDance(tmp_path / "a.pkl")
     assert capsys.readouterr().out == ""
 
 
 def test_a_missing_and_a_huge_file_are_damaged(tmp_path, monkeypatch):
     with pytest.raises(DamagedError, match="No such file"):
-        keypoints(tmp_path / "none.pkl")
+        KeypointDance(tmp_path / "none.pkl")
     monkeypatch.setattr("mmdiffusion.data.aist_motion.LARGEST_PICKLE", 100)
     with pytest.raises(DamagedError, match="expected at most 100"):
         smpl(tmp_path)
@@ -96,13 +100,17 @@ def test_a_missing_and_a_huge_file_are_damaged(tmp_path, monkeypatch):
 def test_few_sequences_stay_in_memory(tmp_path):
     for i in range(20):
         write_pickle(tmp_path / f"{i}.pkl", GOOD)
-        smpl_features(tmp_path / f"{i}.pkl")
-    assert smpl_features.cache_info().currsize <= 8
+        open_dance(SMPLDance, tmp_path / f"{i}.pkl")
+    assert open_dance.cache_info().currsize <= 8
+    last = tmp_path / "19.pkl"
+    assert open_dance(SMPLDance, last) is open_dance(SMPLDance, last)
 
 
-def test_a_window_is_a_copy():
-    frames = torch.arange(12.0).reshape(6, 2)
-    window = cut(frames, 2, 3)
-    assert window.tolist() == [[4, 5], [6, 7], [8, 9]]
+def test_a_window_has_memory_of_its_own(tmp_path):
+    joints = numbers(6, 17, 3)
+    write_pickle(tmp_path / "a.pkl", {"keypoints3d_optim": joints})
+    dance = KeypointDance(tmp_path / "a.pkl")
+    window = dance.window(2, 3)
+    torch.testing.assert_close(window, torch.from_numpy(joints[2:5].reshape(3, 51) / 100).float())
     window.zero_()
-    assert frames[2, 0] == 4
+    assert dance.window(2, 3).all()

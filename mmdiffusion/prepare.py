@@ -68,5 +68,5 @@ def encode(data: DataModule, method: Method, cache: Cache, this: Processes, bar:
         with bar.counting(f"encoding {split}, rows", total) as advance:
             is_complete = encode_split(data, split, cache, recipe, this, advance)
         size = sum(file.stat().st_size for file in (folder / split).iterdir())
-        state = "complete" if is_complete else "this process's share is done"
+        state = "complete" if is_complete else "this process is done, others are not"
         rank_zero_info(f"{folder / split}: {num_stored(data, split, cache)} rows, {size / 1e6:.1f} MB, {state}")

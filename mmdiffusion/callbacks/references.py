@@ -43,7 +43,6 @@ def protocol_of(metric: FrechetDistance, data: DataModule) -> dict[str, Any]:
         "split": reference.split,
         "split rows": size,
         "references": size if reference.num_rows is None else reference.num_rows,
-        "order seed": None if reference.num_rows is None else 0,
     }
 
 

@@ -132,9 +132,13 @@ def check_plan(path: Path, expected: dict[str, Any], found: dict[str, Any]) -> N
     """
     for name, ours, theirs in _differences("", json.loads(json.dumps(expected)), found):
         raise ValueError(
-            f"{path} was prepared with {name.lstrip('.')} {theirs}: this configuration has {ours}; prepare another "
-            "folder with `mmdiffusion prepare`, or take the configuration that this one was made with"
+            f"{path} was prepared with {name.lstrip('.')} {_shown(theirs)}: this configuration has {_shown(ours)}; "
+            "prepare another with `mmdiffusion prepare`, or take the configuration that this one was made with"
         )
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None or value == [] else str(value)
 
 
 def _differences(name: str, ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -162,11 +166,9 @@ def damaged(path: Path, entries: Iterable[dict[str, Any]]) -> Iterator[tuple[str
             return f"{file} is damaged: it has {size} bytes, expected {entry['bytes']}"
         with file.open("rb") as opened:
             found = hashlib.file_digest(opened, "sha256").hexdigest()
-        return (
-            None
-            if found == entry["sha256"]
-            else f"{file} is damaged: its SHA-256 is {found}, expected {entry['sha256']}"
-        )
+        if found == entry["sha256"]:
+            return None
+        return f"{file} is damaged: its SHA-256 begins with {found[:12]}, expected {entry['sha256'][:12]}"
 
     entries = list(entries)
     with ThreadPoolExecutor(_NUM_THREADS) as threads:

@@ -58,7 +58,7 @@ def pack_statistics(tensors: dict[str, Tensor], protocol: dict[str, Any]) -> byt
         tensors: The statistics.
         protocol: How they were computed, in plain values.
     """
-    return save(tensors, {"protocol": json.dumps(protocol, sort_keys=True)})
+    return save(tensors, {"protocol": json.dumps(protocol)})
 
 
 def read_protocol(path: str) -> dict[str, Any]:

@@ -55,7 +55,10 @@ class Music(ABC):
         missing = [name for name in wanted if name not in stored]
         if missing:
             named = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-            raise ValueError(f"{self.folder} lacks {named}, of {len(wanted)} files that are needed: {OFFER}")
+            raise ValueError(
+                f"{self.folder} lacks {named}, of {len(wanted)} files that are needed; put them there, or name their "
+                f"folder: {OFFER}"
+            )
 
 
 class Pieces(Music):

@@ -126,7 +126,10 @@ def test_workers_read_the_same(archive):
 
 def test_missing_music_is_named_with_where_it_is_offered(own):
     (own / "music" / "mHO4.wav").unlink()
-    with pytest.raises(ValueError, match=r"music lacks mHO4\.wav, of 1 files.*hold no music.*aistdancedb.*download"):
+    with pytest.raises(
+        ValueError,
+        match=r"music lacks mHO4\.wav, of 1 files.*put them there, or name.*hold no music.*aistdancedb.*download",
+    ):
         build(own).prepare_data()
     with pytest.raises(ValueError, match=r"nowhere lacks mHO4\.wav"):
         build(own, music=str(own / "nowhere")).split("train")

@@ -89,7 +89,7 @@ class Shard:
                 column = name.removesuffix(_ENDS)
                 batch[column] = self._texts(column, rows.tolist())
             elif not name.endswith(_BYTES):
-                chosen = values[rows]
+                chosen = values.index_select(0, rows)  # whole rows at once: values[rows] copies number by number
                 batch[name] = chosen.long() if chosen.dtype in (torch.int16, torch.int32) else chosen
         return batch
 
@@ -134,6 +134,6 @@ class Rows:
 
 def _joined(parts: list[Any], back: Int[Tensor, " n"]) -> Tensor | list[str]:
     if isinstance(parts[0], Tensor):
-        return parts[0] if len(parts) == 1 else torch.cat(parts)[back]
+        return parts[0] if len(parts) == 1 else torch.cat(parts).index_select(0, back)
     values = [value for part in parts for value in part]
     return [values[place] for place in back.tolist()]

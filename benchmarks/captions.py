@@ -151,9 +151,9 @@ def measure(kind: str, folder: Path, num_workers: int, pipe: Connection) -> None
     """Index in this process, and let workers read."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = resident_megabytes("VmRSS")
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     pairs = index(kind, folder)
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     peak = resident_megabytes("VmHWM") - before
     gc.collect()
     kept = resident_megabytes("VmRSS") - before
@@ -161,7 +161,7 @@ def measure(kind: str, folder: Path, num_workers: int, pipe: Connection) -> None
     added = workers_own(pairs, num_workers) - idle
     listed = [caption for row in range(len(pairs)) for caption in pairs.captions(row)]
     control = workers_own(listed, num_workers) - workers_own(None, num_workers)
-    pipe.send((seconds, before, peak, kept, added, control))
+    pipe.send((seconds, cpu_seconds, before, peak, kept, added, control))
 
 
 def main() -> None:
@@ -172,7 +172,9 @@ def main() -> None:
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where some gigabytes may be written")
     arguments = parser.parse_args()
     names = ("before", "peak adds", "index keeps", "a worker adds", "list: a worker adds")
-    table = Table("files", "index, s", *(f"{name}, MB" for name in names), title=f"{arguments.captions:,} captions")
+    table = Table(
+        "files", "index, s", "of CPU, s", *(f"{name}, MB" for name in names), title=f"{arguments.captions:,} captions"
+    )
     spawn = multiprocessing.get_context("spawn")
     writers = {"table": write_table, "annotations": write_annotations, "shards": write_shards}
     for kind, write in writers.items():

@@ -56,7 +56,7 @@ MADE = {"cdcd/aist.yaml": aist, "cdcd/tiktok.yaml": tiktok}
 """What writes small files for a configuration, and the settings that make its networks small."""
 
 
-@pytest.mark.parametrize("path", FULL, ids=name)
+@pytest.mark.parametrize("path", [path for path in FULL if name(path) in MADE], ids=name)
 def test_it_trains_on_files_of_its_layout(path, tmp_path, recwarn):
     cli = build(tmp_path / "run", path, **LITTLE | MADE[name(path)](tmp_path))
     cli.model.steps = 1

@@ -9,6 +9,8 @@ import yaml
 from mmdiffusion.callbacks import LogSamples
 from tests.data.dance_files import write_archive, write_segments
 from tests.test_configs import FULL, build, name
+from tests.test_picture_configs import NAMES as PICTURES
+from tests.test_text_configs import EXPERIMENTS as TEXT
 
 LITTLE = {"trainer.precision": "32-true", "data.init_args.batch_size": 2, "data.init_args.eval_batch_size": 2}
 
@@ -56,7 +58,12 @@ MADE = {"cdcd/aist.yaml": aist, "cdcd/tiktok.yaml": tiktok}
 """What writes small files for a configuration, and the settings that make its networks small."""
 
 
-@pytest.mark.parametrize("path", FULL, ids=name)
+def test_each_is_trained_somewhere():
+    elsewhere = {f"{one}.yaml" for one in TEXT} | {f"mt_diffusion/{one}.yaml" for one in PICTURES}
+    assert {name(path) for path in FULL} == {*MADE} | elsewhere
+
+
+@pytest.mark.parametrize("path", [path for path in FULL if name(path) in MADE], ids=name)
 def test_it_trains_on_files_of_its_layout(path, tmp_path, recwarn):
     cli = build(tmp_path / "run", path, **LITTLE | MADE[name(path)](tmp_path))
     cli.model.steps = 1

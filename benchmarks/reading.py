@@ -4,9 +4,9 @@
 
 Both read the same files in the same order, resize the shorter side by an antialiased bicubic step, keep the centre and
 hand over float batches in [-1, 1]. The peer's transform is Resize(BICUBIC), CenterCrop, ToTensor, Normalize in the
-workers; torchvision's own default, bilinear, is timed as well. Without --root, JPEGs of ImageNet's usual 500 x 375 pixels
-and some 100 kB are written: smooth pictures with noise. Variants take turns; a round is one pass over all files with
-workers that are already running, so that starting them does not count. The ratio is the median over rounds.
+workers; torchvision's own default, bilinear, is timed as well. Without --root, JPEGs of ImageNet's usual 500 x 375
+pixels and some 100 kB are written: smooth pictures with noise. Variants take turns; a round is one pass over all files
+with workers that are already running, so that starting them does not count. The ratio is the median over rounds.
 """
 
 import argparse

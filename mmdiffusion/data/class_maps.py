@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -114,6 +115,8 @@ class Cityscapes(ClassMaps):
     As unpacked (`leftImg8bit/train/<city>/`, `gtFine/train/<city>/`; of gtFine the `_labelIds.png`), or as pix2pixHD
     sorts them (`train_img`, `train_label`). The published test maps are empty, so test is the published validation set.
     """
+
+    published = MappingProxyType({"train": 2975})
 
     def __init__(self) -> None:
         super().__init__(len(CITYSCAPES))

@@ -1,4 +1,4 @@
-"""Folders as users have them: nested once too often, with files of the desktop between, extensions in any case."""
+"""What is in a folder: files of the desktop left out, extensions in any case."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -6,23 +6,6 @@ from pathlib import Path
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Extensions of picture files, in lower case."""
-
-
-def existing_folder(root: str | Path, what: str) -> Path:
-    """The folder a user names.
-
-    Args:
-        root: The folder.
-        what: What is expected in it and where it comes from, for the message.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    path = Path(root).expanduser()
-    if not path.is_dir():
-        found = "a file" if path.exists() else "not there"
-        raise ValueError(f"root is {root}, {found}: expected the folder of {what}")
-    return path
 
 
 def file_names(folder: str | Path, extensions: Iterable[str] = PICTURES) -> list[str]:

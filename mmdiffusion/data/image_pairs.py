@@ -11,7 +11,8 @@ from torch import Tensor
 from mmdiffusion.data.base import Split
 from mmdiffusion.data.crops import Crop
 from mmdiffusion.data.files import FileDataModule, Files, Sample
-from mmdiffusion.data.folders import existing_folder, folder_names
+from mmdiffusion.data.folders import folder_names
+from mmdiffusion.data.layout import existing_folder, say_counts
 from mmdiffusion.data.pair_layouts import PairLayout, Pairs
 from mmdiffusion.data.strings import Strings
 from mmdiffusion.types import Batch, DataSpec, ImageSpec
@@ -97,7 +98,11 @@ class ImagePairs(FileDataModule):
         """Index one split."""
         is_ours = name == "train" or (name == "val" and self.held_out > 0)
         found = self._training(name == "val") if is_ours else self._published(name)
-        rank_zero_info(f"ImagePairs at {self.root}: {len(found.images):,} pairs of {name}")
+        where, size, pairs = f"{type(self.layout).__name__} at {self.root}", len(found.images), f"{name} pairs"
+        if name in self.layout.published:
+            say_counts(where, {pairs: size}, {pairs: self.layout.published[name]})
+        else:
+            rank_zero_info(f"{where}: {size:,} {pairs}")
         crop = self.train_crop if name == "train" else self.crop
         return PairedPictures(found, self.layout, crop, self.max_bad_fraction, self.seed)
 

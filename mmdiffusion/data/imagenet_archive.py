@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_info
-
 from mmdiffusion.data.class_pictures import Collected, Pictures
-from mmdiffusion.data.folders import existing_folder, file_names, first_with, folder_names
+from mmdiffusion.data.folders import file_names, first_with, folder_names
+from mmdiffusion.data.layout import existing_folder, say_counts
 from mmdiffusion.data.synsets import KAGGLE, NUM_CLASSES, read_synsets, read_val_labels
 
 NUM_TRAIN, NUM_VAL = 1_281_167, 50_000
 """Pictures that ILSVRC 2012 publishes."""
-WHAT = f"ImageNet, with train/<wnid>/*.JPEG and val; from image-net.org or {KAGGLE}"
+WHAT = f"train/<wnid>/*.JPEG and val, as ImageNet has them; from image-net.org or {KAGGLE}"
 _KAGGLE_FOLDER = "ILSVRC/Data/CLS-LOC"
 _PACKED = frozenset({".tar", ".zip", ".gz"})
 
@@ -78,7 +77,7 @@ class Archive:
                 )
             training.add(wnid, names[:end][:per_class], label)
             rest.add(wnid, names[end:], label)
-        self._tell("train", len(training), NUM_TRAIN, len(kept))
+        self._tell("training pictures", len(training) + len(rest), NUM_TRAIN, kept)
         return training.pictures(), rest.pictures()
 
     def val(self, kept: dict[str, int]) -> Pictures:
@@ -101,7 +100,7 @@ class Archive:
                 f"{folder} has no pictures of the {len(kept)} classes: expected ImageNet's validation pictures, which "
                 f"are the test split; from image-net.org (ILSVRC2012_img_val.tar) or {KAGGLE}"
             )
-        self._tell("val", len(found), NUM_VAL, len(kept))
+        self._tell("validation pictures", len(found), NUM_VAL, kept)
         return found.pictures()
 
     def _add_flat(self, found: Collected, kept: dict[str, int]) -> None:
@@ -114,11 +113,9 @@ class Archive:
             if wnid in kept:
                 found.add(".", [name], kept[wnid])
 
-    def _tell(self, name: str, found: int, published: int, num_classes: int) -> None:
-        rank_zero_info(
-            f"ImageNet at {self.folder}: {found:,} of {published:,} published pictures of {name}, "
-            f"{num_classes:,} of {NUM_CLASSES:,} classes"
-        )
+    def _tell(self, pictures: str, found: int, published: int, kept: dict[str, int]) -> None:
+        counts = {pictures: found, "classes": len(kept)}
+        say_counts(f"ImageNet at {self.folder}", counts, {pictures: published, "classes": NUM_CLASSES})
 
 
 def _refuse(top: Path) -> Path:

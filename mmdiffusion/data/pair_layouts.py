@@ -2,8 +2,9 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from jaxtyping import UInt8
@@ -36,10 +37,12 @@ class PairLayout(ABC):
     Attributes:
         entry: Name in a batch of what belongs to an image.
         what: What is expected, for messages.
+        published: Pairs of a split, where they are known.
     """
 
     entry: str = "paired"
     what: str
+    published: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def pairs(self, places: Sequence[Path], split: str) -> Pairs | None:

@@ -1,5 +1,7 @@
 """Pairs of pictures from self-made files in the public layouts."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,13 @@ def test_cityscapes_as_unpacked(tmp_path, is_nested):
     assert (CITYSCAPES[7], CITYSCAPES[26], CITYSCAPES[33], len(CITYSCAPES)) == ("road", "car", "bicycle", 34)
 
 
+def test_a_part_is_told(tmp_path, caplog):
+    write_cityscapes(tmp_path, "train", "aachen", "000000_000019")
+    with caplog.at_level(logging.INFO):
+        build(tmp_path, Cityscapes()).num_rows("train")
+    assert "1 train pairs; published are 2,975 train pairs" in caplog.text
+
+
 def test_cityscapes_as_pix2pixhd_sorts_it(tmp_path):
     save(tmp_path / "train_img" / "aachen_1_leftImg8bit.png", file_format="PNG")
     save_map(tmp_path / "train_label" / "aachen_1_gtFine_labelIds.png")
@@ -208,7 +217,9 @@ def test_training_folder_alone(tmp_path):
 
 
 def test_missing_root(tmp_path):
-    with pytest.raises(ValueError, match=r"not there: expected the folder of Cityscapes: .*cityscapes-dataset\.com"):
+    with pytest.raises(
+        ValueError, match=r"which is missing: expected a folder with Cityscapes: .*cityscapes-dataset\.com"
+    ):
         build(tmp_path / "none", Cityscapes())
 
 

@@ -138,7 +138,7 @@ def test_all_folders_number_the_classes_themselves(tmp_path):
 def test_a_part_is_told(root, caplog):
     with caplog.at_level(logging.INFO):
         build(root).num_rows("train")
-    assert "9 of 1,281,167 published pictures of train, 3 of 1,000 classes" in caplog.text
+    assert "12 training pictures, 3 classes; published are 1,281,167 training pictures, 1,000 classes" in caplog.text
 
 
 def test_hidden_patches_depend_on_the_index_alone(root):
@@ -170,7 +170,7 @@ def test_damaged_picture_is_named(root):
 
 
 def test_missing_root(tmp_path):
-    with pytest.raises(ValueError, match=r"not there: expected the folder of ImageNet.*image-net\.org"):
+    with pytest.raises(ValueError, match=r"which is missing: expected a folder with train/.*image-net\.org"):
         build(tmp_path / "none")
 
 

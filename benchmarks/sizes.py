@@ -38,6 +38,7 @@ from mmdiffusion.types import (
     MotionFeatureSpec,
     MotionSpec,
     MusicSpec,
+    NumberSpec,
     SegmentationSpec,
     Spec,
     TextSpec,
@@ -68,6 +69,8 @@ def _random(part: Spec, size: int, generator: torch.Generator) -> Tensor | list[
     if isinstance(part, LabelSpec | TokenSpec):
         shape = part.grid if isinstance(part, TokenSpec) else ()
         return torch.randint(getattr(part, ranges[type(part)]), (size, *shape), generator=generator)
+    if isinstance(part, NumberSpec):
+        return torch.arange(size)
     if isinstance(part, SegmentationSpec):
         return torch.randint(len(part.names), (size, part.size, part.size), generator=generator)
     if isinstance(part, AttributesSpec):

@@ -17,8 +17,12 @@ from tests.helpers import ROOT
 CONFIGS = ROOT / "configs"
 OVERLAYS = CONFIGS / "overlays"
 ALL = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent != OVERLAYS)
-FULL = [path for path in ALL if "datasets/" in path.read_text(encoding="utf-8")]
-"""Those that need files of the user, which have tests of their own."""
+OF_FILES = {"root", "train"}
+"""Settings of data that read files of the user's."""
+FULL = [
+    path for path in ALL if OF_FILES & {*yaml.safe_load(path.read_text(encoding="utf-8"))["data"].get("init_args", {})}
+]
+"""Those have tests of their own."""
 EXPERIMENTS = [path for path in ALL if path not in FULL]
 SMALLER = {
     "trainer.max_steps": 2,

@@ -77,7 +77,7 @@ def check_share(problems: Sequence[str], total: int, max_bad_fraction: float, re
 
 
 def say_counts(name: str, found: Mapping[str, int], published: Mapping[str, int]) -> None:
-    """Say how many samples were found, beside the published numbers.
+    """Say how many samples were found, and warn where the published numbers are others.
 
     Args:
         name: What was indexed, and where.
@@ -86,4 +86,7 @@ def say_counts(name: str, found: Mapping[str, int], published: Mapping[str, int]
     """
     counts = ", ".join(f"{number:,} {what}" for what, number in found.items())
     whole = ", ".join(f"{published[what]:,} {what}" for what in found)
-    rank_zero_info(f"{name}: {counts}" + (", as published" if counts == whole else f"; published are {whole}"))
+    if counts == whole:
+        rank_zero_info(f"{name}: {counts}, as published")
+    else:
+        rank_zero_warn(f"{name}: {counts}; published are {whole}")

@@ -6,14 +6,12 @@ from pathlib import Path
 
 from mmdiffusion.data.captions import as_text, lines
 from mmdiffusion.data.files import DamagedError
+from mmdiffusion.data.folders import PICTURES
 from mmdiffusion.data.image_text import PairSource
 from mmdiffusion.data.layout import check_share, existing_folder
 from mmdiffusion.data.pairs import Pairs
 from mmdiffusion.data.pixels import Pixels, read_bytes, read_pixels
 from mmdiffusion.data.strings import Collector
-
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-"""Extensions of pictures, in any case."""
 
 
 class PictureFolder(PairSource):
@@ -44,7 +42,7 @@ class PictureFolder(PairSource):
 
 
 def listing(root: Path) -> Iterator[tuple[str, bool]]:
-    """Pictures below a folder in the order of their names, and whether a text is beside each.
+    """Pictures below a folder in the order of their names, without hidden ones, and whether a text is beside each.
 
     Args:
         root: The folder.
@@ -53,12 +51,12 @@ def listing(root: Path) -> Iterator[tuple[str, bool]]:
         Path from the folder on, and whether it has a text.
     """
     for folder, inner, files in os.walk(root):
-        inner.sort()
+        inner[:] = sorted(name for name in inner if name[0] != ".")
         here = os.path.relpath(folder, root)
         stems = {stem for stem, end in map(os.path.splitext, files) if end == ".txt"}
         for file in sorted(files):
             stem, end = os.path.splitext(file)
-            if end.lower() in PICTURES:
+            if end.lower() in PICTURES and file[0] != ".":
                 yield file if here == "." else os.path.join(here, file), stem in stems
 
 

@@ -11,10 +11,10 @@ import torch
 
 from mmdiffusion.data.captions import as_text, lines, mend
 from mmdiffusion.data.files import DamagedError
+from mmdiffusion.data.folders import PICTURES
 from mmdiffusion.data.image_text import PairSource
 from mmdiffusion.data.layout import check_share
 from mmdiffusion.data.pairs import Pairs
-from mmdiffusion.data.picture_folder import PICTURES
 from mmdiffusion.data.pixels import MAX_BYTES, Pixels, decode_pixels
 from mmdiffusion.data.strings import tensor_of
 from mmdiffusion.data.tar_members import Member, members
@@ -98,6 +98,8 @@ def samples(shard: Path) -> Iterator[list[Member]]:
     run, name, damage = list[Member](), "", None
     try:
         for member in members(shard):
+            if member.name[member.name.rfind("/") + 1 :].startswith("."):
+                continue  # hidden, as some systems add to every file
             if run and stem(member.name) != name:
                 yield run
                 run = []

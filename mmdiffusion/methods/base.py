@@ -105,7 +105,7 @@ class Method(LightningModule, ABC):
 
     def encoders(self) -> list[Encoder]:
         """Frozen weights that encode batches: what `mmdiffusion prepare` may encode once."""
-        return [part for part in self.children() if isinstance(part, Encoder) and not part.is_plain]
+        return [part for part in self.modules() if isinstance(part, Encoder) and not part.is_plain]
 
     def generator(self, purpose: str, batch: int) -> torch.Generator:
         """Source of the draws of one step of this process.

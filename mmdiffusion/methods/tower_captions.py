@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from mmdiffusion.codecs.text import TextTower
+from mmdiffusion.codecs.text import Text, TextTower
 from mmdiffusion.nn.conditioners import Conditioner
 from mmdiffusion.nn.text import TowerConditioner
 from mmdiffusion.types import Batch, Condition, DataSpec
@@ -36,10 +36,8 @@ class TowerCaptions(Conditioner):
 
     def forward(self, known: Batch, is_dropped: Bool[Tensor, " b"] | None = None) -> Condition:
         """Captions as the denoiser reads them; see `Conditioner`."""
-        captions = known["caption"]
-        assert isinstance(captions, list)
         with torch.no_grad():
-            text = self.tower(captions)
+            text = Text(**self.tower.of(known))
         return self.learned({"caption_tokens": text.tokens, "caption_mask": text.mask}, is_dropped)
 
     def null(self, batch_size: int) -> Condition:

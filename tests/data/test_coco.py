@@ -9,6 +9,7 @@ import torch
 from mmdiffusion.data import COCO
 from tests.data.pictures import scene
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*; published are")
 SIZES = {"train": 6, "val": 3}
 GREY = 2
 
@@ -101,11 +102,12 @@ def test_both_years_in_any_folders(tmp_path, year, pictures, annotations):
     assert data.rows("val", [1])["caption"] == [captions("train", 3)[0]]
 
 
-def test_counts_stand_beside_the_published_ones(tmp_path, caplog):
-    with caplog.at_level(logging.INFO):
-        build(write(tmp_path)).prepare_data()
-    assert "6 training pictures; published are 118,287 training pictures" in caplog.text
-    assert "3 validation pictures; published are 5,000 validation pictures" in caplog.text
+def test_a_part_of_the_pictures_is_said_to_be_one(tmp_path):
+    data = build(write(tmp_path))
+    with pytest.warns(UserWarning, match="6 training pictures; published are 118,287 training pictures"):
+        data.split("train")
+    with pytest.warns(UserWarning, match="3 validation pictures; published are 5,000 validation pictures"):
+        data.split("test")
 
 
 def test_a_picture_that_is_not_there_is_named(tmp_path):

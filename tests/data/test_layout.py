@@ -45,10 +45,9 @@ def test_problems_within_the_limit_are_said_and_beyond_it_stop():
     check_share([], 0, 0.0, "nothing")
 
 
-@pytest.mark.parametrize(
-    ("found", "said"), [(5, "5 birds; published are 1,000 birds"), (1000, "1,000 birds, as published")]
-)
-def test_counts_stand_beside_the_published_ones(found, said, caplog):
+def test_counts_stand_beside_the_published_ones(caplog):
     with caplog.at_level(logging.INFO):
-        say_counts("Zoo", {"birds": found}, {"birds": 1000})
-    assert f"Zoo: {said}" in caplog.text
+        say_counts("Zoo", {"birds": 1000}, {"birds": 1000})
+    assert "Zoo: 1,000 birds, as published" in caplog.text
+    with pytest.warns(UserWarning, match="Zoo: 5 birds; published are 1,000 birds"):
+        say_counts("Zoo", {"birds": 5}, {"birds": 1000})

@@ -23,6 +23,8 @@ def test_each_picture_has_the_text_of_its_name(tmp_path):
     write(tmp_path, {"b": "a bird\n\na red bird\n", "a.x": "one"})
     write(tmp_path / "inner", {"c": "two"}, end=".JPEG")
     (tmp_path / "notes.txt").write_text("belongs to none")
+    write(tmp_path / ".hidden", {"d": "three"})
+    write(tmp_path, {"._b": None})
     pairs = PictureFolder(str(tmp_path)).index(0.0)
     assert [pairs.captions(row) for row in range(len(pairs))] == [["one"], ["a bird", "a red bird"], ["two"]]
     assert pairs.num_captions().tolist() == [1, 2, 1]

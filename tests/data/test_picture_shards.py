@@ -156,3 +156,8 @@ def test_a_shard_that_is_gone_later_is_named(tmp_path):
     path.unlink()
     with pytest.raises(DamagedError, match=r"a\.tar: No such file"):
         pairs.picture(0)
+
+
+def test_hidden_files_are_left_out(tmp_path):
+    path = write(tmp_path / "a.tar", ("./._0.jpg", b"x"), *pair("./0"), ("./._0.txt", b"x"), *pair("./1"))
+    assert len(PictureShards(str(path)).index(0.0)) == 2

@@ -78,3 +78,12 @@ def test_a_sample_depends_on_its_own_caption_and_seed():
 def test_data_without_captions_are_named():
     with pytest.raises(ValueError, match="spec has image: TowerCaptions expects data with a caption, such as CUB"):
         TowerCaptions({"image": SPEC["image"]}, TOWER, LEARNED)
+
+
+def test_captions_may_come_from_a_cache():
+    method = build()
+    assert method.conditioner.tower in method.encoders()
+    stored = method.conditioner.tower.stored({"caption": CAPTIONS})
+    others = {"caption": ["another one"] * len(CAPTIONS)} | stored
+    for ours, theirs in zip(method.conditioner(others), method.conditioner({"caption": CAPTIONS}), strict=True):
+        assert torch.equal(ours, theirs)

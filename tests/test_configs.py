@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch.callbacks import Checkpoint
 
 from mmdiffusion.callbacks import EMA, Evaluate, LogSamples, StartFrom

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmdiffusion.data.base import DataModule, Split, whole_batch
-from mmdiffusion.data.probe import probe, write_probe
+from mmdiffusion.data.probe import check_probe, probe, write_probe
 from mmdiffusion.data.recipe import Cache, Recipe, described
 from mmdiffusion.data.shard_folder import ShardFolder
 from mmdiffusion.types import Batch
@@ -100,7 +100,11 @@ def begin(data: DataModule, split: Split, cache: Cache, recipe: Recipe) -> Shard
     plan = {"data": about} | recipe.plan | {"views": size // data.num_rows(split), "shard_rows": cache.shard_rows}
     shards = ShardFolder(Path(cache.folder) / split, plan, math.ceil(size / cache.shard_rows))
     shards.begin()
-    write_probe(shards.path / PROBE, probe(data, split, about["drawn at random"]))
+    rows, known = probe(data, split, about["drawn at random"]), shards.path / PROBE
+    if known.exists():
+        check_probe(known, rows)  # before shards of other data are added, or taken for those of these
+    else:
+        write_probe(known, rows)
     return shards
 
 

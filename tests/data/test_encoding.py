@@ -106,6 +106,12 @@ def test_another_split_does_not_go_on_in_the_same_folder(tmp_path):
         fill(tmp_path, split="test")
 
 
+def test_other_files_do_not_go_on_in_the_same_folder(tmp_path):
+    fill(tmp_path, processes=Processes(0, 2))
+    with pytest.raises(ValueError, match="train was prepared from other data: image of rows"):
+        fill(tmp_path, InFiles(look=1))
+
+
 def test_random_crops_are_refused_or_stored_several_times(tmp_path):
     data = InFiles(is_random=True)
     with pytest.raises(ValueError, match=r"cache\.views is 1, and the training split draws image at random: .*central"):

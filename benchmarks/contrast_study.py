@@ -126,7 +126,7 @@ def fitted_metrics(cli: MMDiffusionCLI, study: Study) -> list[SampleMetric]:
     metrics = [metric for metric in evaluate.metrics if metric.name() in study.figures]
     test = cli.datamodule.rows("test", range(cli.datamodule.num_rows("test")))
     for metric in metrics:
-        fit(metric, cli.datamodule.columns("train"))
+        fit(metric, cli.datamodule)
         if metric.uses_reference:
             metric.update(*inputs(metric, test), real=True)
     return metrics

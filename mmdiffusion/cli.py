@@ -1,4 +1,4 @@
-"""The command line: `mmdiffusion fit | validate | test | predict`, on LightningCLI."""
+"""The command line: `mmdiffusion prepare | fit | validate | test | predict`, on LightningCLI."""
 
 import inspect
 import logging
@@ -29,12 +29,17 @@ from mmdiffusion.callbacks.samples import LogSamples
 from mmdiffusion.callbacks.start import StartFrom
 from mmdiffusion.checkpoints import CHECKPOINT
 from mmdiffusion.data.base import DataModule
+from mmdiffusion.data.prepared import Prepared
+from mmdiffusion.data.recipe import Cache
 from mmdiffusion.messages import clear_message
 from mmdiffusion.methods.base import Method, check_precision
+from mmdiffusion.prepare import prepare
 from mmdiffusion.runs import CONFIG, check_checkpoint, existing_run, new_run
+from mmdiffusion.types import DataSpec
 
-USAGE = """usage: mmdiffusion {fit,validate,test,predict} ...
+USAGE = """usage: mmdiffusion {prepare,fit,validate,test,predict} ...
 
+  mmdiffusion prepare -c CONFIG --cache.folder FOLDER    encodes the data once; also statistics that metrics refer to
   mmdiffusion fit -c CONFIG [-c OVERLAY ...] [--run FOLDER] [--section.key VALUE ...]
   mmdiffusion test --run FOLDER          also validate and predict; --ckpt_path takes another checkpoint
   mmdiffusion fit --help                 every setting
@@ -43,6 +48,7 @@ USAGE = """usage: mmdiffusion {fit,validate,test,predict} ...
 A run is one folder: config.yaml, checkpoints/, metrics.csv, metrics.json, samples/.
 """
 COMMANDS = ("fit", "validate", "test", "predict")
+"""Commands that have a trainer; `prepare` has none."""
 
 
 class MMDiffusionCLI(LightningCLI):
@@ -73,7 +79,8 @@ class MMDiffusionCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What the data is, told to the model; and one seed for weights, noise and the order of the data."""
-        parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")
+        parser.add_class_arguments(Cache, "cache")
+        parser.link_arguments(("data", "cache"), "model.init_args.spec", compute_fn=described, apply_on="instantiate")
         for target in ("model.init_args.seed", "data.init_args.seed"):
             parser.link_arguments("seed_everything", target, compute_fn=int)
 
@@ -84,8 +91,11 @@ class MMDiffusionCLI(LightningCLI):
             check_checkpoint(checkpoint, self._get(self.config, "model").class_path)
 
     def after_instantiate_classes(self) -> None:
-        """Find, before anything is written, what callbacks and method would find later."""
+        """Open a cache, and find, before anything is written, what callbacks and method would find later."""
         check_precision(self.trainer.precision)
+        cache = self._get(self.config_init, "cache")
+        if cache.folder is not None:
+            self.datamodule = Prepared(self.datamodule, cache, self.model.encoders(), self.model.givable)
         for callback in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
             if isinstance(callback, Evaluate):
                 callback.check(self.model, self.datamodule)
@@ -130,6 +140,33 @@ def listed(setting: Any) -> list[Any]:
     return setting if isinstance(setting, list) else [setting]
 
 
+class PrepareCLI(MMDiffusionCLI):
+    """Builds data, method and metrics of a configuration, and no trainer; then prepares what they need.
+
+    Args:
+        args: Arguments.
+    """
+
+    def __init__(self, args: ArgsType) -> None:
+        super().__init__(Path(), args, execute=False)
+
+    def instantiate_classes(self) -> None:
+        """Build all but the trainer, whose devices are none of this command's."""
+        self.config_init = self.parser.instantiate_classes(self.config)
+        self.datamodule, self.model = (self._get(self.config_init, part) for part in ("data", "model"))
+
+    def after_instantiate_classes(self) -> None:
+        """Prepare."""
+        callbacks = listed(self._get(self.config_init, "trainer").callbacks)
+        metrics = [m for callback in callbacks if isinstance(callback, Evaluate) for m in callback.metrics]
+        prepare(self.datamodule, self.model, self._get(self.config_init, "cache"), metrics)
+
+
+def described(data: DataModule, cache: Cache) -> DataSpec:
+    """What the data are, with the features that a cache adds."""
+    return cache.describe(data.spec)
+
+
 def split_run(args: list[str]) -> tuple[str | None, list[str]]:
     """Take `--run FOLDER` (or `--run=FOLDER`) out of the arguments.
 
@@ -170,8 +207,14 @@ def execute(args: list[str]) -> None:
     """
     run, rest = split_run(args)
     command, rest = (rest[0], rest[1:]) if rest else ("", [])
-    if command not in COMMANDS:
-        raise ValueError(f"the command is {command!r}: expected one of {', '.join(COMMANDS)}, before any option")
+    if command not in ("prepare", *COMMANDS):
+        known = ", ".join(("prepare", *COMMANDS))
+        raise ValueError(f"the command is {command!r}: expected one of {known}, before any option")
+    if command == "prepare":
+        if run is not None:
+            raise ValueError(f"--run is {run}: expected none, prepare has no run; --cache.folder names its folder")
+        PrepareCLI(rest)
+        return
     if command == "fit":
         config = first_config(rest)
         if not config and not {"-h", "--help"} & set(rest):

@@ -49,8 +49,8 @@ class PatchMask:
         left = torch.randint(0, width - self.patch_size + 1, (size, self.max_patches), **draw)
         is_complete = torch.rand(size, **draw) < self.complete_share
         is_there = torch.arange(self.max_patches, device=image.device) < number[:, None]
-        rows, columns = (covered(start, self.patch_size, n) for start, n in ((top, height), (left, width)))
-        hidden = (rows[..., :, None] & columns[..., None, :] & is_there[..., None, None]).any(1)
+        patches = squares(top, left, self.patch_size, (height, width))
+        hidden = (patches & is_there[..., None, None]).any(1)
         return hide(image, hidden | is_complete[:, None, None])
 
     def check(self, size: tuple[int, int]) -> None:
@@ -64,6 +64,21 @@ class PatchMask:
         """
         if self.patch_size > min(size):
             raise ValueError(f"patch_size of the mask is {self.patch_size}: expected at most the image's {min(size)}")
+
+
+def squares(
+    top: Int[Tensor, "b m"], left: Int[Tensor, "b m"], patch_size: int, size: tuple[int, int]
+) -> Bool[Tensor, "b m h w"]:
+    """Which pixels each of several squares covers.
+
+    Args:
+        top: First row of each.
+        left: First column of each.
+        patch_size: Pixels a side.
+        size: Height and width of the image.
+    """
+    rows, columns = (covered(start, patch_size, length) for start, length in zip((top, left), size, strict=True))
+    return rows[..., :, None] & columns[..., None, :]
 
 
 def covered(start: Int[Tensor, "b m"], length: int, size: int) -> Bool[Tensor, "b m n"]:
@@ -103,6 +118,20 @@ def hide_share(image: Image, patch_size: int, share: float, order: Float[Tensor,
     hidden = order.argsort(1).argsort(1) < number
     hidden = hidden.unflatten(1, (rows, columns)).repeat_interleave(patch_size, 1).repeat_interleave(patch_size, 2)
     return hide(image, hidden)
+
+
+def hide_patches(image: Image, patch_size: int, places: Float[Tensor, "b m 2"]) -> Float[Tensor, "b masked h w"]:
+    """Hide a fixed number of square patches, which may overlap.
+
+    Args:
+        image: Whole images.
+        patch_size: Pixels a side of a patch, at most the image's.
+        places: Where each is, down and across, as shares in [0, 1) of the room there is.
+    """
+    height, width = image.shape[-2:]
+    room = torch.tensor([height - patch_size + 1, width - patch_size + 1], device=image.device)
+    top, left = (places * room).long().unbind(-1)
+    return hide(image, squares(top, left, patch_size, (height, width)).any(1))
 
 
 def paste(image: Image, masked: Float[Tensor, "b masked h w"]) -> Image:

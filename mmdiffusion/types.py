@@ -19,10 +19,12 @@ Batch = dict[str, Tensor | list[str]]
 """One batch: modality name to tensor or list of strings.
 
 `image` (b c h w, in [-1, 1]), `label` (b, int64), `caption` (list of b strings), `motion` (b frames joints*3, metres),
-`music` (b samples, mono, in [-1, 1]), `music_tokens` (b n, int64), `attributes` (b o 4, int64: shape, colour, size and
-position of the objects of a scene, -1 where there is none), `segmentation` (b h w, int64, 0 the background),
+`motion_features` (b frames numbers, a motion by other numbers than positions), `video` (b d, what a network makes of a
+video), `music` (b samples, mono, in [-1, 1]), `music_tokens` (b n, int64), `attributes` (b o 4, int64: shape, colour,
+size and position of the objects of a scene, -1 where there is none), `segmentation` (b h w, int64, 0 the background),
 `masked` (b c+1 h w, an image of which a part can be seen, and where), `feature` (b d) and `feature_map` (b c h w), what
-a network makes of an image, `index` (b, the sample's number in its split).
+a network makes of an image, `picture` (b, int64, the number of a picture that may have several captions), `index` (b,
+the sample's number in its split).
 Samples drawn by a method come back in the same form.
 """
 
@@ -67,6 +69,11 @@ class LabelSpec:
 
     num_classes: int
     names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NumberSpec:
+    """A number that tells things apart, such as which picture a caption belongs to; it has no meaning beside that."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +172,21 @@ class MotionSpec:
 
 
 @dataclass(frozen=True)
+class MotionFeatureSpec:
+    """A motion by numbers that are no positions in metres, such as rotations of joints, or joints in a picture.
+
+    Args:
+        num_frames: Frames of a clip.
+        num_features: Numbers of a frame.
+        fps: Frames a second.
+    """
+
+    num_frames: int
+    num_features: int
+    fps: int
+
+
+@dataclass(frozen=True)
 class MusicSpec:
     """Mono audio in [-1, 1].
 
@@ -193,12 +215,14 @@ class TokenSpec:
 Spec = (
     ImageSpec
     | LabelSpec
+    | NumberSpec
     | TextSpec
     | AttributesSpec
     | SegmentationSpec
     | FeatureSpec
     | MaskedSpec
     | MotionSpec
+    | MotionFeatureSpec
     | MusicSpec
     | TokenSpec
 )

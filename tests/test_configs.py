@@ -1,9 +1,13 @@
-"""Every shipped configuration runs: two training steps and one validation batch, with the networks it names."""
+"""Every shipped configuration runs: two training steps and one validation batch, with the networks it names.
+
+Those that read files of the user's are in `test_full_configs.py`.
+"""
 
 import sys
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch.callbacks import Checkpoint
 
 from mmdiffusion.callbacks import EMA, Evaluate, LogSamples, StartFrom
@@ -13,7 +17,14 @@ from tests.helpers import ROOT
 
 CONFIGS = ROOT / "configs"
 OVERLAYS = CONFIGS / "overlays"
-EXPERIMENTS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent != OVERLAYS)
+ALL = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent != OVERLAYS)
+OF_FILES = {"root", "train"}
+"""Settings of data that read files of the user's."""
+FULL = [
+    path for path in ALL if OF_FILES & {*yaml.safe_load(path.read_text(encoding="utf-8"))["data"].get("init_args", {})}
+]
+"""Those have tests of their own."""
+EXPERIMENTS = [path for path in ALL if path not in FULL]
 SMALLER = {
     "trainer.max_steps": 2,
     "trainer.val_check_interval": 2,

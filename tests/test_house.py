@@ -28,6 +28,7 @@ LEVELS = (
     {"losses", "diffusion", "nn", "codecs", "data", "metrics"},
     {"methods"},
     {"runs", "callbacks", "messages"},
+    {"prepare"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

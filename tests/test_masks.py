@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmdiffusion.masks import PatchMask, hide_share, paste
+from mmdiffusion.masks import PatchMask, hide_patches, hide_share, paste
 
 
 def generator(seed=0):
@@ -83,3 +83,11 @@ def test_settings_out_of_range_are_named(settings, message):
 def test_a_patch_larger_than_the_image_is_named():
     with pytest.raises(ValueError, match="patch_size of the mask is 16: expected at most the image's 8"):
         PatchMask()(image(1, 8), generator())
+
+
+def test_fixed_number_of_patches_lies_where_places_say():
+    places = torch.tensor([[[0.0, 0.0], [0.999, 0.999]], [[0.5, 0.0], [0.5, 0.0]]])
+    hidden = hide_patches(torch.ones(2, 1, 5, 7), 2, places)[:, 1] == 0
+    expected = torch.zeros(2, 5, 7, dtype=torch.bool)
+    expected[0, :2, :2] = expected[0, 3:, 5:] = expected[1, 2:4, :2] = True
+    assert torch.equal(hidden, expected)

@@ -106,14 +106,15 @@ class AnotherPiece(Control):
 
     def check(self, data: DataModule) -> None:
         """Check that the data can compose; see `Control`."""
-        if not isinstance(data, Dance):
+        if not isinstance(data.source, Dance):
             raise ValueError(f"{type(data).__name__} composes no music: AnotherPiece expects Dance")
 
     def samples(self, data: DataModule, split: Split, indices: Sequence[int]) -> Batch:
         """Pieces, as tokens and rendered; see `Control`."""
-        assert isinstance(data, Dance)
-        tokens = data.other_pieces(split, indices)
-        return {"music_tokens": tokens, "music": data.codec.render(tokens)}
+        dance = data.source
+        assert isinstance(dance, Dance)
+        tokens = dance.other_pieces(split, indices)
+        return {"music_tokens": tokens, "music": dance.codec.render(tokens)}
 
     def protocol(self) -> dict[str, Any]:
         """Name; see `Control`."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from mmdiffusion.callbacks import recognise
 from mmdiffusion.callbacks.controls import Control, check_controls, readers
 from mmdiffusion.callbacks.draws import Draw, check_draws, conditions, draw_samples
-from mmdiffusion.callbacks.partners import REFERENCE, in_turn, own_rows, partners
+from mmdiffusion.callbacks.partners import REFERENCE, own_rows, partners, training_rows
+from mmdiffusion.callbacks.references import check_statistics, has_reference, read_into
 from mmdiffusion.callbacks.table import Figure, Figures, report
 from mmdiffusion.data.base import DataModule, Split
 from mmdiffusion.methods.base import Method
@@ -85,6 +86,9 @@ class Evaluate(Callback):
         assert isinstance(method, Method)
         check_controls(self.controls, self.metrics, data, method.givable)
         recognise.check(self.metrics, method)
+        for metric in self.metrics:
+            if has_reference(metric):
+                check_statistics(metric, data, is_fitted=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check what is to be drawn and made."""
@@ -129,24 +133,27 @@ class Evaluate(Callback):
     # Measuring -------------------------------------------------------------------------------------------------
 
     def _prepare(self, trainer: Trainer, data: DataModule, split: Split) -> None:
-        train, device = data.columns("train"), trainer.strategy.root_device
+        device = trainer.strategy.root_device
         for metric in self.metrics:
             metric.to("cpu" if device.type == "mps" else device)  # sums are float64, which MPS lacks
             metric.reset()
             metric.describe(data.spec)
-            fit(metric, train)
-            if metric.uses_reference:
+            fit(metric, data)
+            if has_reference(metric):
+                read_into(metric, data, is_first=trainer.is_global_zero)
+            elif metric.uses_reference:
                 for batch in self._real(trainer, data, split, range(data.num_rows(split))):
                     metric.update(*inputs(metric, batch), real=True)
 
     def _measure_real(self, trainer: Trainer, data: DataModule, split: Split) -> None:
-        """Real data as samples: training data against references, data of the split for everything else."""
-        balanced = in_turn(data.columns("train"))[: self.num_samples].tolist()
+        """Real data as samples: training data against references of another split, data of the split for the rest."""
         entries = {*data.spec, *(REFERENCE + name for name in data.spec), "index"}
-        trained = list(self._real(trainer, data, "train", balanced)) if self._with_reference(True) else []
-        self._measure("real", trained, entries, self._with_reference(True), {})
+        unlike = [metric for metric in self.metrics if metric.uses_reference and not is_of_training(metric)]
+        rows = training_rows(data, self.num_samples) if unlike else []
+        self._measure("real", list(self._real(trainer, data, "train", rows)), entries, unlike, {})
+        others = [metric for metric in self.metrics if not metric.uses_reference or is_of_training(metric)]
         tested = list(self._real(trainer, data, split, range(data.num_rows(split))))
-        self._measure("real", tested, entries, self._with_reference(False), {})
+        self._measure("real", tested, entries, others, {})
 
     def _real(self, trainer: Trainer, data: DataModule, split: Split, rows: Sequence[int]) -> Iterator[Batch]:
         """This process's share of real data, each its own reference."""
@@ -154,9 +161,6 @@ class Evaluate(Callback):
         for start in range(0, len(share), self.batch_size):
             batch = data.rows(split, share[start : start + self.batch_size])
             yield batch | {REFERENCE + name: values for name, values in batch.items()}
-
-    def _with_reference(self, uses_reference: bool) -> list[SampleMetric]:
-        return [metric for metric in self.metrics if metric.uses_reference == uses_reference]
 
     def _measure_classification(
         self,
@@ -284,14 +288,20 @@ def inputs(metric: SampleMetric, batch: Batch) -> list[Any]:
     return [value.to(metric.device) if isinstance(value, Tensor) else value for value in values]
 
 
-def fit(metric: SampleMetric, train: Batch) -> None:
+def is_of_training(metric: SampleMetric) -> bool:
+    """Whether a metric compares with statistics of the training split."""
+    return has_reference(metric) and metric.reference is not None and metric.reference.split == "train"
+
+
+def fit(metric: SampleMetric, data: DataModule) -> None:
     """Hand a metric the entries of the training split that it learns from, if it learns.
 
     Raises:
-        ValueError: If the training split does not have them.
+        ValueError: If the training split does not have them, or is not in memory.
     """
     if not metric.fit_inputs:
         return
+    train = data.columns("train")
     tensors = [name for name, values in train.items() if isinstance(values, Tensor)]
     for name in metric.fit_inputs:
         if name not in tensors:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mmdiffusion.callbacks.draws import take
-from mmdiffusion.data.base import DataModule, Split
+from mmdiffusion.data.base import Arrays, DataModule, Split
 from mmdiffusion.types import Batch
 
 REFERENCE = "reference_"
@@ -53,6 +53,19 @@ def own_rows(batch: Batch, conditions: Iterable[str], needed: Iterable[str], dat
     assert isinstance(index, Tensor)
     real = data.rows(split, index.tolist())
     return {name: real[name] for name in conditions} | {name: real[name.removeprefix(REFERENCE)] for name in needed}
+
+
+def training_rows(data: DataModule, num_samples: int) -> list[int]:
+    """Training rows that stand for all: one of each label in turn; evenly spread where the split is not in memory.
+
+    Args:
+        data: The data module.
+        num_samples: How many are wanted; there may be fewer.
+    """
+    split, size = data.source.split("train"), data.source.num_rows("train")
+    if isinstance(split, Arrays):
+        return in_turn(split.columns)[:num_samples].tolist()
+    return [row * size // num_samples for row in range(num_samples)] if num_samples < size else list(range(size))
 
 
 def in_turn(columns: Batch) -> Tensor:

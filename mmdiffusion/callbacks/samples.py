@@ -22,7 +22,8 @@ GRID_PIXELS = 640
 class LogSamples(Callback):
     """Writes samples into the run's `samples/` while it trains, and each sample into files of its own in `predict`.
 
-    Pictures come in grids: with a given label one column a class, with a drawn label sorted by it. Music comes as
+    Pictures come in grids: with a given label one column a class, if there are as many samples as classes, with a drawn
+    label sorted by it. Music comes as
     `.wav` and, where the method's codec knows notes, as `.mid`. A reconstruction stands after what it was made from: to
     its right, or later in the same sound. Captions that samples were drawn for are written beside them.
 
@@ -88,7 +89,8 @@ class LogSamples(Callback):
             stem = f"step-{trainer.global_step:06d}-{name}"
             if "image" in batches[0]:
                 label = data.spec.get("label")
-                columns = label.num_classes if "label" in batches[0] and isinstance(label, LabelSpec) else 10
+                count = label.num_classes if "label" in batches[0] and isinstance(label, LabelSpec) else 10
+                columns = count if count <= self.num_samples else 10
                 save_grid(batches, folder / f"{stem}.png", columns, "label" in given)
                 if "caption" in given:
                     (folder / f"{stem}.txt").write_text("".join(f"{caption}\n" for caption in given["caption"]))

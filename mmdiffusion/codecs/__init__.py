@@ -4,6 +4,7 @@ from mmdiffusion.codecs.audio_files import write_midi, write_wav
 from mmdiffusion.codecs.audio_tokens import AudioTokens, DACTokens, EnCodecTokens
 from mmdiffusion.codecs.base import TokenCodec
 from mmdiffusion.codecs.clip import CLIPTower
+from mmdiffusion.codecs.encoder import Encoder
 from mmdiffusion.codecs.frozen import FrozenCodec
 from mmdiffusion.codecs.image import GreyLevels
 from mmdiffusion.codecs.image_tower import CLIPImageTower, ImageTower
@@ -21,6 +22,7 @@ __all__ = [
     "CLIPTower",
     "DACTokens",
     "EnCodecTokens",
+    "Encoder",
     "FrozenCodec",
     "GreyLevels",
     "HashTower",

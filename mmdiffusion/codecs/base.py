@@ -1,14 +1,15 @@
 """What every codec of tokens offers."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmdiffusion.codecs.encoder import Encoder
 from mmdiffusion.types import TokenSpec
 
 
-class TokenCodec(nn.Module, ABC):
+class TokenCodec(Encoder):
     """A frozen first stage: data to tokens and back.
 
     Args:
@@ -20,6 +21,7 @@ class TokenCodec(nn.Module, ABC):
     def __init__(self, latent: TokenSpec, source: str, result: str | None = None) -> None:
         super().__init__()
         self.latent, self.source, self.result = latent, source, source if result is None else result
+        self.reads = source
 
     @abstractmethod
     def encode(self, data: Tensor) -> Int[Tensor, "b *grid"]:
@@ -36,6 +38,10 @@ class TokenCodec(nn.Module, ABC):
         Args:
             tokens: 0 to `latent.num_codes - 1`.
         """
+
+    def parts(self, values: Tensor) -> dict[str, Tensor]:
+        """`tokens` (b *grid); see `Encoder`."""
+        return {"tokens": self.encode(values)}
 
     def check(self, tokens: Int[Tensor, "b *grid"]) -> None:
         """Check tokens.

@@ -1,14 +1,15 @@
 """Image towers: images as vectors in the space of a text tower, by nothing that trains."""
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from mmdiffusion.codecs.encoder import Encoder
 from mmdiffusion.codecs.frozen import FrozenNetwork
 from mmdiffusion.codecs.pretrained import check_folder, load, needs
 
@@ -16,13 +17,16 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 """Of the colours of CLIP's training images (Radford et al. 2021, arXiv 2103.00020, released code)."""
 
 
-class ImageTower(nn.Module, ABC):
+class ImageTower(Encoder):
     """A frozen reader of images.
 
     Args:
         summary_width: Width of an image's vector.
         source: Where it is from, for the protocol of a result.
     """
+
+    reads = "image"
+    replaces = False
 
     def __init__(self, summary_width: int, source: str) -> None:
         super().__init__()
@@ -31,6 +35,10 @@ class ImageTower(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b e"]:
         """Read images in [-1, 1]: vectors of length 1."""
+
+    def parts(self, values: Float[Tensor, "b c h w"]) -> dict[str, Tensor]:
+        """`summary` (b e), the vectors."""
+        return {"summary": self(values)}
 
 
 class CLIPImageTower(FrozenNetwork, ImageTower):

@@ -1,12 +1,13 @@
 """Codecs of continuous latents: an image as what is diffused, and back."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmdiffusion.codecs.encoder import Encoder
 from mmdiffusion.codecs.frozen import FrozenNetwork
 from mmdiffusion.codecs.pretrained import check_folder, latent_side, load, needs
 from mmdiffusion.types import DataSpec, ImageSpec
@@ -15,7 +16,7 @@ Images = Float[Tensor, "b c h w"]
 Latents = Float[Tensor, "b channels rows columns"]
 
 
-class LatentCodec(nn.Module, ABC):
+class LatentCodec(Encoder):
     """A frozen first stage of images with continuous latents.
 
     Args:
@@ -28,14 +29,37 @@ class LatentCodec(nn.Module, ABC):
         super().__init__()
         self.image, self.latent, self.clip = image, latent, clip
 
+    reads = "image"
+
     @abstractmethod
+    def parts(self, values: Images) -> dict[str, Tensor]:
+        """`mean` of the latents and, where they are random, their standard `deviation`, (b channels rows columns) each.
+
+        Args:
+            values: Images in [-1, 1].
+
+        Raises:
+            ValueError: if they are not of the size that the codec was built for.
+        """
+
+    def draw(self, parts: dict[str, Tensor], noise: Latents | None = None) -> Latents:
+        """Latents from their mean and deviation.
+
+        Args:
+            parts: As `parts` makes them.
+            noise: Standard normal numbers, for a draw where latents are random; `None` takes their mean.
+        """
+        mean, deviation = parts["mean"], parts.get("deviation")
+        return mean if noise is None or deviation is None else mean + deviation * noise
+
     def encode(self, images: Images, noise: Latents | None = None) -> Latents:
         """Latents of images.
 
         Args:
             images: Images in [-1, 1].
-            noise: Standard normal numbers, for a draw where latents are random; `None` takes their mean.
+            noise: See `draw`.
         """
+        return self.draw(self.parts(images), noise)
 
     @abstractmethod
     def decode(self, latents: Latents) -> Images:
@@ -66,14 +90,16 @@ class Pixels(LatentCodec):
         spec: The data, which has `image`.
     """
 
+    is_plain = True
+
     def __init__(self, spec: DataSpec) -> None:
         image = image_of(spec, "Pixels")
         super().__init__(image, image, clip=1.0)
 
-    def encode(self, images: Images, noise: Latents | None = None) -> Latents:
+    def parts(self, values: Images) -> dict[str, Tensor]:
         """The images; see `LatentCodec`."""
-        self.check(images)
-        return images
+        self.check(values)
+        return {"mean": values}
 
     def decode(self, latents: Latents) -> Images:
         """The latents; see `LatentCodec`."""
@@ -107,13 +133,13 @@ class AutoencoderKLLatents(FrozenNetwork, LatentCodec):
         self.scale, self.shift = config.scaling_factor, config.shift_factor or 0.0
 
     @torch.no_grad()
-    def encode(self, images: Images, noise: Latents | None = None) -> Latents:
-        """(posterior mean, or a draw, - shift) * scale; see `LatentCodec`."""
-        self.check(images)
-        with torch.autocast(images.device.type, enabled=False):
-            posterior = self.network.encode(images.to(self.dtype)).latent_dist
-            drawn = posterior.mean if noise is None else posterior.mean + posterior.std * noise.to(self.dtype)
-            return (drawn.float() - self.shift) * self.scale
+    def parts(self, values: Images) -> dict[str, Tensor]:
+        """(posterior mean - shift) * scale, and deviation * scale; see `LatentCodec`."""
+        self.check(values)
+        with torch.autocast(values.device.type, enabled=False):
+            posterior = self.network.encode(values.to(self.dtype)).latent_dist
+            mean = (posterior.mean.float() - self.shift) * self.scale
+            return {"mean": mean, "deviation": posterior.std.float() * self.scale}
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Images:

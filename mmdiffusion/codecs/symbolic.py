@@ -20,6 +20,8 @@ class SymbolicMusic(TokenCodec):
         sample_rate: Samples a second of rendered audio.
     """
 
+    is_plain = True
+
     def __init__(self, spec: DataSpec, tokens_per_second: int = 20, sample_rate: int = 22050) -> None:
         tokens = spec.get("music_tokens")
         if not isinstance(tokens, TokenSpec) or len(tokens.grid) != 1:

@@ -1,6 +1,6 @@
 """Text towers: captions as token vectors and as one vector, by nothing that trains."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from mmdiffusion.codecs.encoder import Encoder
 from mmdiffusion.types import DataSpec, TextSpec
 
 
@@ -28,7 +29,7 @@ class Text(NamedTuple):
     summary: Float[Tensor, "b e"]
 
 
-class TextTower(nn.Module, ABC):
+class TextTower(Encoder):
     """A frozen reader of captions.
 
     Args:
@@ -36,6 +37,9 @@ class TextTower(nn.Module, ABC):
         summary_width: Width of a caption's vector.
         max_tokens: Tokens of the longest caption; all captions are filled up to it.
     """
+
+    reads = "caption"
+    replaces = False
 
     def __init__(self, width: int, summary_width: int, max_tokens: int) -> None:
         super().__init__()
@@ -51,6 +55,10 @@ class TextTower(nn.Module, ABC):
         Raises:
             ValueError: if one is empty.
         """
+
+    def parts(self, values: Sequence[str]) -> dict[str, Tensor]:
+        """`tokens`, `mask` and `summary`, as in `Text`."""
+        return self(values)._asdict()
 
 
 class HashTower(TextTower):

@@ -80,6 +80,11 @@ class DataModule(LightningDataModule, ABC):
     def split(self, name: Split) -> Dataset:
         """One split of the data."""
 
+    @property
+    def source(self) -> "DataModule":
+        """The data set itself, where batches come from a cache of it."""
+        return self
+
     def columns(self, name: Split) -> Batch:
         """All values of a split that fits in memory, by modality.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from mmdiffusion.codecs.encoder import Encoder
 from mmdiffusion.optimizers import split_matrices
 from mmdiffusion.seeding import step_generator
 from mmdiffusion.types import Batch
@@ -101,6 +102,10 @@ class Method(LightningModule, ABC):
     @abstractmethod
     def protocol(self) -> dict[str, Any]:
         """Settings that a figure depends on, beside the weights: how samples are drawn."""
+
+    def encoders(self) -> list[Encoder]:
+        """Frozen weights that encode batches: what `mmdiffusion prepare` may encode once."""
+        return [part for part in self.modules() if isinstance(part, Encoder) and not part.is_plain]
 
     def generator(self, purpose: str, batch: int) -> torch.Generator:
         """Source of the draws of one step of this process.

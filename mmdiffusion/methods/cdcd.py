@@ -320,9 +320,7 @@ class CDCD(Method):
 
     def tokens(self, batch: Batch) -> Tokens:
         """Tokens of what is drawn, in a row."""
-        data = batch[self.codec.source]
-        assert isinstance(data, Tensor)
-        return self.codec.encode(data).flatten(1)
+        return self.codec.of(batch)["tokens"].flatten(1)
 
 
 def aligned(condition: Condition, length: int) -> Float[Tensor, "b n d"]:

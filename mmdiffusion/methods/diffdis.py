@@ -140,15 +140,14 @@ class DiffDis(Method, Recognition):
 
         The two tasks draw from streams of their own: one switched off leaves the other's noise as it is.
         """
-        image, captions = batch["image"], batch["caption"]
-        assert isinstance(image, Tensor)
+        captions = batch["caption"]
         assert isinstance(captions, list)
         seeds = torch.randint(2**31, (3,), generator=generator, device=generator.device).tolist()
         first, drawing, recognising = (torch.Generator(self.device).manual_seed(seed) for seed in seeds)
-        text = self.tower(captions)
-        shape = (len(image), self.codec.latent.channels, self.codec.latent.size, self.codec.latent.size)
+        text = Text(**self.tower.of(batch))
+        shape = (len(captions), self.codec.latent.channels, self.codec.latent.size, self.codec.latent.size)
         noise = torch.randn(shape, generator=first, device=self.device) if self.training else None
-        latent = self.codec.encode(image, noise)
+        latent = self.codec.draw(self.codec.of(batch), noise)
 
         terms: dict[str, Tensor] = {"loss": torch.zeros((), device=self.device)}
         if self.generation_weight > 0:

@@ -10,6 +10,7 @@ from mmdiffusion.metrics.inception import InceptionScore
 from mmdiffusion.metrics.judge import ClassificationAccuracy, Judge, JudgedAccuracy, LabelAccuracy, SVMJudge
 from mmdiffusion.metrics.onsets import AudioBeats, BeatDetector, KinematicBeats, LibrosaBeats, OnsetPeaks
 from mmdiffusion.metrics.reconstruction import PeakSignalNoiseRatio
+from mmdiffusion.metrics.reference import Reference
 from mmdiffusion.metrics.retrieval import RetrievalRecall
 from mmdiffusion.metrics.rhythm import (
     BeatCoverage,
@@ -51,6 +52,7 @@ __all__ = [
     "MeanIntersectionOverUnion",
     "OnsetPeaks",
     "PeakSignalNoiseRatio",
+    "Reference",
     "RetrievalRecall",
     "SVMJudge",
     "SampleMetric",

@@ -70,6 +70,11 @@ class FeatureExtractor(nn.Module, ABC):
     def logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Unnormalised class log-probabilities (b k) of images (b c h w) in [-1, 1]."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether `fit` has to be called before anything else."""
+        return type(self).fit is not FeatureExtractor.fit
+
     @abstractmethod
     def signature(self) -> str:
         """One line that says how the features came about, for the protocol of a result."""

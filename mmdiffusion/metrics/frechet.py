@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mmdiffusion.metrics.base import SampleMetric
 from mmdiffusion.metrics.features import FeatureExtractor
+from mmdiffusion.metrics.reference import Reference
 
 
 def frechet_distance(
@@ -51,10 +52,10 @@ class FrechetDistance(SampleMetric):
 
     Args:
         extractor: Maps images to feature vectors; its weights stay out of this metric's `state_dict`.
+        reference: Stored statistics to compare with; `None` compares with the split that is evaluated.
     """
 
     inputs = ("image",)
-    fit_inputs = ("image", "label")
     uses_reference = True
     higher_is_better = False
     extractor: FeatureExtractor
@@ -68,9 +69,12 @@ class FrechetDistance(SampleMetric):
     def __init__(
         self,
         extractor: FeatureExtractor,
+        reference: Reference | None = None,
     ) -> None:
         super().__init__()
         object.__setattr__(self, "extractor", extractor)  # past nn.Module: no sub-module, so no weights in checkpoints
+        self.fit_inputs = ("image", "label") if extractor.learns else ()
+        self.reference = reference
         self.num_references = 0
         width = extractor.num_features
         for kind in ("real", "fake"):
@@ -79,17 +83,19 @@ class FrechetDistance(SampleMetric):
             self.add_state(f"{kind}_outer", torch.zeros(width, width, dtype=torch.float64), dist_reduce_fx="sum")
 
     def name(self) -> str:
-        """`fid[...]` with the extractor's name."""
-        return f"fid[{self.extractor.name}]"
+        """`fid[...]` with the extractor's name, and with what is compared where that is not the evaluated split."""
+        compared = "" if self.reference is None else f", {self.reference.describe()}"
+        return f"fid[{self.extractor.name}{compared}]"
 
     def protocol(self) -> dict[str, str | int | float]:
-        """Extractor and the two counts behind the last value."""
+        """Extractor, the two counts behind the last value, and where stored references are from."""
+        stored = {} if self.reference is None else {"reference": f"{self.reference.describe()}, {self.reference.path}"}
         return {
             "extractor": self.extractor.signature(),
             "num_samples": self.num_samples,
             "num_references": self.num_references,
             "covariance": "unbiased",
-        }
+        } | stored
 
     def fit(self, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]) -> None:
         """Train the extractor on the real training split, (b c h w) in [-1, 1] with classes (b,)."""
@@ -111,6 +117,23 @@ class FrechetDistance(SampleMetric):
             self.fake_count += len(features)
             self.fake_sum += features.sum(0)
             self.fake_outer += features.T @ features
+
+    def add_references(
+        self,
+        count: Int[Tensor, ""],
+        total: Float[Tensor, " d"],
+        outer: Float[Tensor, "d d"],
+    ) -> None:
+        """Add references whose features were summed before.
+
+        Args:
+            count: Number of references.
+            total: Sum of their features.
+            outer: Sum of the outer products of these.
+        """
+        self.real_count += count.to(self.real_count)
+        self.real_sum += total.to(self.real_sum)
+        self.real_outer += outer.to(self.real_outer)
 
     def compute(self) -> Float[Tensor, ""]:
         """Distance over all processes, a float64 scalar.

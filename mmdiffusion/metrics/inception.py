@@ -52,7 +52,6 @@ class InceptionScore(SampleMetric):
     """
 
     inputs = ("image",)
-    fit_inputs = ("image", "label")
     higher_is_better = True
     extractor: FeatureExtractor
     count: Tensor
@@ -68,6 +67,7 @@ class InceptionScore(SampleMetric):
         if split_size < 2:
             raise ValueError(f"split_size is {split_size}: expected at least 2; published figures use 5000")
         object.__setattr__(self, "extractor", extractor)  # past nn.Module: no sub-module, so no weights in checkpoints
+        self.fit_inputs = ("image", "label") if extractor.learns else ()
         self.split_size, self.seed = split_size, seed
         self.spread = 0.0
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")

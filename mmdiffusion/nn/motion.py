@@ -7,14 +7,15 @@ from torch.nn import functional as F
 
 from mmdiffusion.nn.conditioners import Conditioner
 from mmdiffusion.nn.positions import sine_positions
-from mmdiffusion.types import Batch, Condition, DataSpec, LabelSpec, MotionSpec
+from mmdiffusion.types import Batch, Condition, DataSpec, LabelSpec, MotionFeatureSpec, MotionSpec
 
 
 class MotionConditioner(Conditioner):
     """A dance as a sequence of tokens with time positions, its genre beside it; everything is trained.
 
-    Joints are taken relative to the hips, with their velocities; strided convolutions make `tokens_per_second` tokens a
-    second. The vector is a fusion of the mean token and the genre's embedding.
+    Joints are taken relative to the hips, with their velocities; of `motion_features`, which are read in their place
+    where the data has them, each frame is normalised. Strided convolutions make `tokens_per_second` tokens a second.
+    The vector is a fusion of the mean token and the genre's embedding.
 
     Args:
         spec: The data: a motion, and perhaps a label, the genre.
@@ -34,15 +35,16 @@ class MotionConditioner(Conditioner):
         depth: int = 4,
         kernel: int = 5,
     ) -> None:
-        motion, genre = motion_and_genre(spec)
-        super().__init__(("motion",) if genre is None else ("motion", "label"), vector_width, width)
+        name, motion = movement(spec)
+        genre = genre_of(spec)
+        super().__init__((name,) if genre is None else (name, "label"), vector_width, width)
         if tokens_per_second < 1 or motion.fps % tokens_per_second:
             raise ValueError(
                 f"tokens_per_second is {tokens_per_second}: expected a divisor of {motion.fps} frames a second"
             )
         self.motion, self.stride = motion, motion.fps // tokens_per_second
         length = motion.num_frames // self.stride
-        self.enter = nn.Conv1d(6 * motion.num_joints, width, 2 * self.stride + 1, self.stride, self.stride)
+        self.enter = nn.Conv1d(frame_width(motion), width, 2 * self.stride + 1, self.stride, self.stride)
         self.blocks = nn.ModuleList(ConvolutionBlock(width, kernel) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.register_buffer("positions", sine_positions((length,), width), persistent=False)
@@ -53,7 +55,7 @@ class MotionConditioner(Conditioner):
 
     def forward(self, known: Batch, is_dropped: Bool[Tensor, " b"] | None = None) -> Condition:
         """The dance as the denoiser reads it; see `Conditioner`."""
-        motion = known["motion"]
+        motion = known[self.reads[0]]
         assert isinstance(motion, Tensor)
         x = self.enter(features(motion.to(self.null_token.device), self.motion).mT)
         for block in self.blocks:
@@ -97,38 +99,59 @@ class ConvolutionBlock(nn.Module):
         return x + self.mix(F.gelu(self.convolve(self.norm(x.mT).mT)))
 
 
-def motion_and_genre(spec: DataSpec) -> tuple[MotionSpec, LabelSpec | None]:
-    """The modalities that describe a dance.
+def movement(spec: DataSpec) -> tuple[str, MotionSpec | MotionFeatureSpec]:
+    """The modality that describes how a body moves: `motion_features` where the data has them, else `motion`.
+
+    Returns:
+        Its name, and its description.
 
     Raises:
-        ValueError: if the data has no motion.
+        ValueError: if the data has neither.
     """
-    motion, genre = spec.get("motion"), spec.get("label")
-    if not isinstance(motion, MotionSpec):
-        raise ValueError(f"spec has {', '.join(spec)}: expected data with a motion, such as Dance")
-    return motion, genre if isinstance(genre, LabelSpec) else None
+    for name in ("motion_features", "motion"):
+        found = spec.get(name)
+        if isinstance(found, MotionSpec | MotionFeatureSpec):
+            return name, found
+    raise ValueError(f"spec has {', '.join(spec)}: expected data with a motion, such as Dance")
 
 
-def features(motion: Float[Tensor, "b f coordinates"], spec: MotionSpec) -> Float[Tensor, "b f doubled"]:
-    """Joints relative to the middle of the hips, and the velocities of all joints.
+def genre_of(spec: DataSpec) -> LabelSpec | None:
+    """The genres of the data; `None` where it has none."""
+    genre = spec.get("label")
+    return genre if isinstance(genre, LabelSpec) else None
+
+
+def frame_width(motion: MotionSpec | MotionFeatureSpec) -> int:
+    """Numbers a frame that `features` makes."""
+    return 6 * motion.num_joints if isinstance(motion, MotionSpec) else motion.num_features
+
+
+def features(
+    motion: Float[Tensor, "b f coordinates"], spec: MotionSpec | MotionFeatureSpec
+) -> Float[Tensor, "b f features"]:
+    """What a network reads of a frame.
+
+    Of positions: joints relative to the middle of the hips, and the velocities of all joints. Of other numbers, whose
+    units may be pixels as well as metres: themselves, with mean 0 and variance 1 in each frame.
 
     Args:
-        motion: Positions in metres, COCO's joints.
+        motion: Positions in metres, COCO's joints; or other numbers.
         spec: Its shape.
 
     Raises:
         ValueError: if the shape is another, or a number is not finite.
     """
-    if tuple(motion.shape[1:]) != (spec.num_frames, 3 * spec.num_joints):
-        raise ValueError(
-            f"motion has shape {tuple(motion.shape[1:])}: expected {(spec.num_frames, 3 * spec.num_joints)}"
-        )
+    width = 3 * spec.num_joints if isinstance(spec, MotionSpec) else spec.num_features
+    if tuple(motion.shape[1:]) != (spec.num_frames, width):
+        raise ValueError(f"motion has shape {tuple(motion.shape[1:])}: expected {(spec.num_frames, width)}")
     broken = ~motion.isfinite().flatten(1).all(1)
     if broken.any():
         raise ValueError(
             f"motion has numbers that are not finite in {int(broken.sum())} of {len(motion)} clips: expected positions "
             "in metres; drop or repair these clips"
         )
+    if isinstance(spec, MotionFeatureSpec):
+        return F.layer_norm(motion, motion.shape[2:])
     joints = motion.unflatten(2, (spec.num_joints, 3))
     hips = joints[:, :, 11:13].mean(2, keepdim=True)
     velocity = torch.diff(joints, dim=1, prepend=joints[:, :1]) * spec.fps

@@ -7,8 +7,8 @@ from torch.nn.functional import pad
 from torch.nn.utils.parametrizations import weight_norm
 
 from mmdiffusion.nn.conditioners import Conditioner
-from mmdiffusion.nn.motion import features, motion_and_genre
-from mmdiffusion.types import Batch, Condition, DataSpec
+from mmdiffusion.nn.motion import features, frame_width, genre_of, movement
+from mmdiffusion.types import Batch, Condition, DataSpec, FeatureSpec
 
 DILATIONS = (1, 3, 9, 27)
 _FIRST_KERNEL, _KERNEL = 6, 4
@@ -21,7 +21,8 @@ class ReferenceMotionConditioner(Conditioner):
     Zhu et al. 2022 (arXiv 2206.07771) and its public code, github.com/L-YeZhu/CDCD, whose encoder comes from D2M-GAN
     (arXiv 2204.00604): each frame is mapped to `num_features` numbers; then the *frames* are the channels of
     convolutions over these numbers, in stages of weight-normalised residual blocks, down to one channel; what is left
-    is mapped to a token, and fused with an embedding of the genre. Attention over one token gives every query the
+    is mapped to a token, and fused with an embedding of the genre and, where the data has one, with the feature of the
+    video, `video`. Attention over one token gives every query the
     same answer, so no note can be told from it *when* something happens: `is_aligned` has no use for it.
 
     In the public code no gradient reaches the encoder or the genre's embedding; here all is trained. Frames are read as
@@ -29,7 +30,7 @@ class ReferenceMotionConditioner(Conditioner):
     a standard deviation of 0.02: channels as few as these would shrink it to nothing.
 
     Args:
-        spec: The data: a motion, and perhaps a label, the genre.
+        spec: The data: a motion, perhaps a label, the genre, and a video's feature.
         width: Width of the token (1,024 in the paper).
         num_features: Numbers a frame is mapped to (800 in the public code).
         channels: Channels of each stage (512, 512 and 1,024 in the public code).
@@ -44,11 +45,13 @@ class ReferenceMotionConditioner(Conditioner):
         channels: tuple[int, ...] = (64, 64, 128),
         genre_width: int = 32,
     ) -> None:
-        motion, genre = motion_and_genre(spec)
-        super().__init__(("motion",) if genre is None else ("motion", "label"), None, width)
+        (name, motion), genre, video = movement(spec), genre_of(spec), spec.get("video")
+        beside = {"label": genre is not None, "video": isinstance(video, FeatureSpec)}
+        super().__init__((name, *(other for other, is_there in beside.items() if is_there)), None, width)
+        self.video_width = video.shape[0] if isinstance(video, FeatureSpec) else 0
         check_sizes(width, num_features, channels, genre_width)
         self.motion = motion
-        self.enter = nn.Linear(6 * motion.num_joints, num_features)
+        self.enter = nn.Linear(frame_width(motion), num_features)
         self.stages, before, kernel = nn.Sequential(), motion.num_frames, _FIRST_KERNEL
         for after in channels:
             self.stages.append(convolution(before, after, kernel))
@@ -57,19 +60,22 @@ class ReferenceMotionConditioner(Conditioner):
         self.stages.extend([nn.LeakyReLU(_SLOPE), convolution(before, 1, _KERNEL)])
         self.leave = nn.Linear(num_features - shortening(len(channels)) - _KERNEL + 1, width)
         self.genre = None if genre is None else nn.Embedding(genre.num_classes, genre_width)
-        self.fusion = nn.Linear(width + (0 if genre is None else genre_width), width)
+        self.fusion = nn.Linear(width + (0 if genre is None else genre_width) + self.video_width, width)
         self.null_token = nn.Parameter(0.02 * torch.randn(width))
 
     def forward(self, known: Batch, is_dropped: Bool[Tensor, " b"] | None = None) -> Condition:
         """The dance as the denoiser reads it; see `Conditioner`."""
-        motion = known["motion"]
+        motion, label, video = (known.get(name) for name in (self.reads[0], "label", "video"))
         assert isinstance(motion, Tensor)
-        frames = self.enter(features(motion.to(self.null_token.device), self.motion))
+        device = self.null_token.device
+        frames = self.enter(features(motion.to(device), self.motion))
         parts = [self.leave(self.stages(frames)[:, 0])]
         if self.genre is not None:
-            label = known["label"]
             assert isinstance(label, Tensor)
-            parts.append(self.genre(label.to(self.null_token.device)))
+            parts.append(self.genre(label.to(device)))
+        if self.video_width:
+            assert isinstance(video, Tensor)
+            parts.append(video.to(parts[0]))
         token = self.fusion(torch.cat(parts, dim=1))
         if is_dropped is not None:
             token = torch.where(is_dropped[:, None], self.null_token, token)

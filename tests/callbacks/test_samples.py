@@ -13,6 +13,7 @@ from mmdiffusion.callbacks.samples import write_samples
 from mmdiffusion.codecs import SymbolicMusic
 from mmdiffusion.data import Dance, Digits
 from mmdiffusion.data.digits import NAMES
+from mmdiffusion.types import LabelSpec
 from tests.helpers import Oracle, Pictures, PixelJudge, build_trainer, picture
 
 DRAWS = {"conditional": Draw(["label"]), "joint": Draw([])}
@@ -168,3 +169,19 @@ def test_an_unknown_modality_is_named_before_training(tmp_path):
     with pytest.raises(ValueError, match=r"draws.wrong: given is 'lable': expected label from this model"):
         trainer.fit(Oracle(), datamodule=Pictures())
     assert trainer.global_step == 0
+
+
+class ManyClasses(Pictures):
+    """Forty classes, more than there are samples."""
+
+    @property
+    def spec(self):
+        return super().spec | {"label": LabelSpec(40)}
+
+
+def test_fewer_samples_than_classes_come_in_rows_of_ten(tmp_path):
+    trainer = build_trainer(tmp_path, LogSamples(DRAWS, 20), max_steps=1, limit_val_batches=0)
+    trainer.fit(Oracle(), datamodule=ManyClasses())
+    for path in (tmp_path / "samples").iterdir():
+        with Image.open(path) as grid:
+            assert grid.size == (2 + 10 * (8 * ZOOM + 2), 2 + 2 * (8 * ZOOM + 2))

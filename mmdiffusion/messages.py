@@ -13,6 +13,7 @@ NOISE = re.compile(
 )
 UNKNOWN_OPTION = re.compile(r"class_path '([\w.]+)':\s+(?:- )?.*?Option '([\w.]+)' is not accepted", re.DOTALL)
 KEY = re.compile(r'Parser key "([\w.]+)"')
+NO_FILE = re.compile(r'Parser key "(\w+)": Unable to load config [\'"](.*?)[\'"]')
 UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\w+)|Import path (\S+) does not")
 
 
@@ -27,6 +28,10 @@ def clear_message(text: str, class_names: Collection[str] = ()) -> str:
     if unknown:
         path, option = unknown.groups()
         return f"{path} has no setting {option!r}: expected one of {suggestion(option, settings(path))}"
+    no_file = NO_FILE.search(text)
+    if no_file:
+        section, value = no_file.groups()
+        return f"--{section} is {value}: expected a file of settings; a single one is --{section}.NAME VALUE"
     misspelt = UNKNOWN_CLASS.search(text)
     if misspelt:
         name = misspelt.group(1) or misspelt.group(2)

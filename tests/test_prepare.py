@@ -244,6 +244,7 @@ def test_statistics_of_another_protocol_are_refused_before_a_training(folder, tm
         ([], "there is nothing to prepare: expected --cache.folder FOLDER"),
         (["--cache.encoded", "[music]", "--cache.folder", "{tmp}"], "cache.encoded has 'music': expected nothing"),
         (["--cache.views", "2", "--cache.folder", "{tmp}"], "cache.views is 2: expected 1"),
+        (["--cache", "somewhere"], "--cache is somewhere: expected a file of settings; a single one is --cache.NAME"),
         (["--cache.rows", "2"], "rows"),
     ],
 )

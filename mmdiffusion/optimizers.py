@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 SMALLEST_MATRIX = 64
@@ -66,7 +66,7 @@ class MuonAdamW(Optimizer):
         self._share()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore
+    def step(self, closure: Callable[[], Tensor | float] | None = None) -> Tensor | float | None:  # pyright: ignore
         """One step of both.
 
         Args:

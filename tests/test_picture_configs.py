@@ -12,6 +12,8 @@ from mmdiffusion.callbacks import LogSamples
 from tests.data.pictures import save
 from tests.test_configs import CONFIGS, build
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*; published are")
+
 NUM_PICTURES = 4
 NAMES = ("imagenet64", "imagenet128", "night2day", "cityscapes")
 LITTLE = {

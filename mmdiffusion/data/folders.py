@@ -15,7 +15,7 @@ def file_names(folder: str | Path, extensions: Iterable[str] = PICTURES) -> list
         folder: The folder; one that is missing has none.
         extensions: Extensions in lower case, with the dot.
     """
-    return sorted(name for name in _names(folder, True) if Path(name).suffix.lower() in extensions)
+    return sorted(name for name in _names(folder, True) if os.path.splitext(name)[1].lower() in extensions)
 
 
 def folder_names(folder: str | Path) -> list[str]:

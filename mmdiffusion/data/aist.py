@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmdiffusion.data.aist_archive import PUBLISHER, present, split_names, unpacked, windows
+from mmdiffusion.data.aist_archive import PUBLISHER, present, split_names, windows
 from mmdiffusion.data.aist_motion import NUM_KEYPOINTS, NUM_SMPL_FEATURES, Dance, KeypointDance, SMPLDance, open_dance
 from mmdiffusion.data.aist_music import Music, Pieces, SoundTracks
 from mmdiffusion.data.aist_names import FPS, DanceName
@@ -15,6 +15,7 @@ from mmdiffusion.data.audio import loudness
 from mmdiffusion.data.base import Split
 from mmdiffusion.data.clips import VIDEO, check_clips, read_numbers
 from mmdiffusion.data.files import DamagedError, FileDataModule, Files, Sample
+from mmdiffusion.data.layout import unpacked
 from mmdiffusion.data.rhythm import GENRES
 from mmdiffusion.types import DataSpec, LabelSpec, MotionFeatureSpec, MotionSpec, MusicSpec
 

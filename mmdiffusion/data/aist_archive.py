@@ -15,27 +15,6 @@ _SMALLEST_REST = 2 * FPS
 """Frames at the end of a dance from which on they get a window of their own."""
 
 
-def unpacked(root: str | Path, inside: str, what: str) -> Path:
-    """Where an archive is, however it was unpacked: `root` itself, a folder in it, or one in that.
-
-    Args:
-        root: As the user gave it.
-        inside: A path that the archive has at its top.
-        what: What is looked for, and where it is offered, for the message.
-
-    Raises:
-        ValueError: if it is not there.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise ValueError(f"root is {root}: there is no such folder; expected {what}")
-    places = [root / inside, *sorted(root.glob(f"*/{inside}")), *sorted(root.glob(f"*/*/{inside}"))]
-    for place in places:
-        if place.exists():
-            return Path(str(place).removesuffix(inside))
-    raise ValueError(f"root is {root}: found no {inside} in it, nor up to two folders deeper; expected {what}")
-
-
 def split_names(folder: Path, split: Split, drop_ignored: bool) -> list[DanceName]:
     """Sequences of the cross-modal split, in the order of the list.
 

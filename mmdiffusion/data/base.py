@@ -41,7 +41,7 @@ class Arrays(Dataset):
         """A batch at once, which the loader takes as it is; indices count on through the epochs."""
         rows = torch.as_tensor(indices) % self.size
         return {
-            name: values[rows] if isinstance(values, Tensor) else [values[row] for row in rows.tolist()]
+            name: values.index_select(0, rows) if isinstance(values, Tensor) else [values[row] for row in rows.tolist()]
             for name, values in self.columns.items()
         }
 

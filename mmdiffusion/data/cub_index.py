@@ -40,7 +40,7 @@ class Places:
     """
 
     def __init__(self, root: str) -> None:
-        self.root = existing_folder(root, "CUB_200_2011 and text")
+        self.root = existing_folder(root, f"CUB_200_2011 and text; {_PICTURES}; {_TEXTS}")
         self.home = unfold(self.root, "CUB_200_2011") or self.root
         images = unfold(self.home, "images")
         texts = first_folder((self.root, self.home), ("text", "text_c10"))

@@ -10,12 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmdiffusion.data.base import DataModule, Split
+from mmdiffusion.data.layout import some_of
 from mmdiffusion.seeding import stream_seed
 from mmdiffusion.types import Batch
 
 Sample = dict[str, Tensor | str | int]
-_NUM_NAMED = 10
-"""Damaged files that a message names."""
 
 
 class DamagedError(Exception):
@@ -91,9 +90,7 @@ class Files(Dataset, ABC):
             )
 
     def _named(self) -> str:
-        named = list(self.damaged.values())
-        more = f" (and {len(named) - _NUM_NAMED} more)" if len(named) > _NUM_NAMED else ""
-        return "Damaged: " + "; ".join(named[:_NUM_NAMED]) + more
+        return f"Damaged: {some_of(list(self.damaged.values()))}"
 
 
 def _column(values: list[Any]) -> Tensor | list[str]:

@@ -55,6 +55,35 @@ def existing_folder(root: str | Path, what: str) -> Path:
     return folder
 
 
+def unpacked(root: str | Path, inside: str, what: str) -> Path:
+    """Where an archive is, however it was unpacked: `root` itself, a folder in it, or one in that.
+
+    Args:
+        root: As the user gave it.
+        inside: A path that the archive has at its top.
+        what: What is looked for, and where it is offered, for the message.
+
+    Raises:
+        ValueError: if it is not there.
+    """
+    folder = existing_folder(root, what)
+    places = [folder / inside, *sorted(folder.glob(f"*/{inside}")), *sorted(folder.glob(f"*/*/{inside}"))]
+    for place in places:
+        if place.exists():
+            return Path(str(place).removesuffix(inside))
+    raise ValueError(f"root is {root}: found no {inside} in it, nor up to two folders deeper; expected {what}")
+
+
+def some_of(problems: Sequence[str]) -> str:
+    """Problems in a row: the first ten, and how many there are beyond these.
+
+    Args:
+        problems: One text for each.
+    """
+    more = f" (and {len(problems) - _NUM_NAMED} more)" if len(problems) > _NUM_NAMED else ""
+    return "; ".join(problems[:_NUM_NAMED]) + more
+
+
 def check_share(problems: Sequence[str], total: int, max_bad_fraction: float, remedy: str) -> None:
     """Say what of an index cannot be used and is left out; stop if it is too much.
 
@@ -69,8 +98,7 @@ def check_share(problems: Sequence[str], total: int, max_bad_fraction: float, re
     """
     if not problems:
         return
-    more = f" (and {len(problems) - _NUM_NAMED} more)" if len(problems) > _NUM_NAMED else ""
-    said = f"{len(problems)} of {total} samples cannot be used: {'; '.join(problems[:_NUM_NAMED])}{more}"
+    said = f"{len(problems)} of {total} samples cannot be used: {some_of(problems)}"
     if len(problems) > max_bad_fraction * total:
         raise ValueError(f"{said}. max_bad_fraction is {max_bad_fraction}: expected fewer; {remedy}, or raise it")
     rank_zero_warn(f"{said}. They are left out.")

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
-from mmdiffusion.data.aist_archive import unpacked
 from mmdiffusion.data.audio import loudness, read_audio
 from mmdiffusion.data.base import Split
 from mmdiffusion.data.clips import VIDEO, check_clips, read_numbers
 from mmdiffusion.data.files import FileDataModule, Files, Sample
+from mmdiffusion.data.layout import unpacked
 from mmdiffusion.types import DataSpec, MotionFeatureSpec, MusicSpec
 
 PUBLISHER = "https://github.com/L-YeZhu/D2M-GAN (its README links the files, dataset/ holds the lists)"

@@ -180,7 +180,7 @@ def test_no_sequence_of_a_split_and_an_empty_list(own):
 
 
 def test_a_missing_root_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"root is .*none: there is no such folder; expected the annotations"):
+    with pytest.raises(ValueError, match=r"root is .*none, which is missing: expected a folder with the annotations"):
         build(tmp_path / "none").split("train")
 
 

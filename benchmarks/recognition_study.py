@@ -9,6 +9,7 @@ What is finished stays in the folder: a study that was interrupted goes on, one 
 
 import argparse
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def run(variant: str, seed: int, folder: Path) -> dict[str, Any]:
     Returns:
         Figures by way to recognise, metric and column.
     """
+    shutil.rmtree(folder, ignore_errors=True)  # of a study that was interrupted
     trainer = {"max_steps": NUM_STEPS, "val_check_interval": NUM_STEPS + 1, "callbacks": callbacks(variant)}
     options = [f"--seed_everything={seed}", *words(trainer, "trainer."), *words(VARIANTS[variant])]
     execute(["fit", "-c", str(CONFIG), "--run", str(folder), *options])

@@ -30,15 +30,16 @@ def info_nce(
 
 
 def symmetric_info_nce(
-    logits: Float[Tensor, "b all"],
-    logits_across: Float[Tensor, "b all"],
+    logits: Float[Tensor, "b texts"],
+    logits_across: Float[Tensor, "b images"],
     offset: int,
-    is_same: Bool[Tensor, "b all"],
+    is_same: Bool[Tensor, "b texts"],
 ) -> Float[Tensor, " b"]:
     """CLIP's loss of pairs: each image picks its text and each text its image, half each (arXiv 2103.00020, Fig. 3).
 
     Args:
-        logits: Scaled similarities of this process's b images to all texts.
+        logits: Scaled similarities of this process's b images to all texts; first to those of the images, in their
+            order, then to texts that have no image here.
         logits_across: Scaled similarities of its b texts to all images.
         offset: Column of its first own pair.
         is_same: True where the texts are the same: such pairs are no negatives, and are left out.
@@ -46,7 +47,7 @@ def symmetric_info_nce(
     rows = torch.arange(len(logits), device=logits.device)
     ignored = is_same.clone()
     ignored[rows, rows + offset] = False
-    parts = (part.float().masked_fill(ignored, -torch.inf) for part in (logits, logits_across))
+    parts = (part.float().masked_fill(ignored[:, : part.shape[1]], -torch.inf) for part in (logits, logits_across))
     first, second = (F.cross_entropy(part, rows + offset, reduction="none") for part in parts)
     return (first + second) / 2
 

@@ -63,6 +63,7 @@ class DiffDis(Method, Recognition):
         drop_image: Share of training samples recognised without their image, for guidance.
         pure_share: Share of training samples whose embedding is all noise, where recognition starts; the other times
             are uniform.
+        num_earlier: Captions of earlier batches that training compares images with as well; 0 for the batch's alone.
         alignment_rate: Learning rate of what only discrimination uses, as a multiple of the optimizer's (10 in a
             finetuning as the paper's).
         sampler: Sampler step of images.
@@ -94,6 +95,7 @@ class DiffDis(Method, Recognition):
         drop_caption: float = 0.1,
         drop_image: float = 0.1,
         pure_share: float = 0.0,
+        num_earlier: int = 0,
         alignment_rate: float = 1.0,
         sampler: Sampler = "ddim",
         steps: int = 50,
@@ -130,7 +132,7 @@ class DiffDis(Method, Recognition):
         assert self.denoiser.stream is not None
         self.direction = self.denoiser.stream.direction
         reader = head(width, self.denoiser.tap_widths["mid"], self.direction)
-        self.query = TextQuery(reader, width, schedule, gamma, is_diffused, drop_image, pure_share)
+        self.query = TextQuery(reader, width, schedule, gamma, is_diffused, drop_image, pure_share, num_earlier)
         self.freeze_unused()
 
     # Training: Algorithm 1 -------------------------------------------------------------------------------------

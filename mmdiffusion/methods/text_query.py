@@ -13,7 +13,7 @@ from mmdiffusion.codecs.text import Text
 from mmdiffusion.diffusion.gaussian import Estimate, GaussianDiffusion
 from mmdiffusion.diffusion.schedules import NoiseSchedule
 from mmdiffusion.losses import mean_where
-from mmdiffusion.methods.pairs import Compared, compare
+from mmdiffusion.methods.pairs import Compared, EarlierTexts, compare
 from mmdiffusion.nn.alignment import AlignmentHead, Look
 from mmdiffusion.nn.modalities import Image
 
@@ -39,6 +39,7 @@ class TextQuery(nn.Module):
         is_diffused: Otherwise a learned constant stands for every noisy embedding: the control without diffusion.
         drop_image: Share of training samples recognised without their image, for guidance.
         pure_share: Share of training samples whose embedding is all noise; the other times are uniform.
+        num_earlier: Captions of earlier batches that training compares images with as well; 0 for none.
 
     Raises:
         ValueError: if gamma is out of range.
@@ -53,12 +54,14 @@ class TextQuery(nn.Module):
         is_diffused: bool,
         drop_image: float,
         pure_share: float,
+        num_earlier: int = 0,
     ) -> None:
         super().__init__()
         if not 0 < gamma <= 1:
             raise ValueError(f"gamma is {gamma}: expected above 0 up to 1; a larger one gives the caption away")
         self.head, self.width, self.gamma = head, width, gamma
         self.drop_image, self.pure_share = drop_image, pure_share
+        self.earlier = EarlierTexts(num_earlier, width) if num_earlier else None
         self.diffusion = GaussianDiffusion(schedule, "clean")
         self.constant = None if is_diffused else nn.Parameter(torch.randn(width))
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
@@ -98,10 +101,10 @@ class TextQuery(nn.Module):
         noisy = self.corrupt(text.summary, time, noise)
         is_dropped = torch.rand(size, generator=generator, device=device) < self.drop_image
 
-        def compared(images: Image) -> Compared:
-            return compare(self.estimate(noisy, time, look(images)), text.summary, captions, self.scale)
+        def compared(images: Image, earlier: EarlierTexts | None = None) -> Compared:
+            return compare(self.estimate(noisy, time, look(images)), text.summary, captions, self.scale, earlier)
 
-        own = compared(latent * ~is_dropped[:, None, None, None])
+        own = compared(latent * ~is_dropped[:, None, None, None], self.earlier if self.training else None)
         terms = {"alignment": own.loss.mean(), "same_captions": own.num_same.float().mean()}
         quarter = (time - 1) * NUM_QUARTERS // num_steps
         for i in range(NUM_QUARTERS):

@@ -116,6 +116,19 @@ def test_same_captions_are_counted_and_are_no_negatives():
     assert terms["same_captions"] == 1
 
 
+def test_training_fills_the_queue_and_validation_leaves_it():
+    method = build(num_earlier=6)
+    earlier = method.query.earlier
+    first = method.losses(batch_of(4), generator(0))["alignment"]
+    assert earlier.is_held.tolist() == [True] * 4 + [False] * 2
+    assert method.losses(batch_of(4), generator(0))["alignment"] > first
+    method.eval()
+    before = earlier.embeddings.clone()
+    method.losses(batch_of(4), generator(0))
+    assert torch.equal(earlier.embeddings, before)
+    assert earlier.is_held.all()
+
+
 def test_accuracies_are_told_apart_by_noise_and_probed_without_images():
     method = build()
     in_training = set(method.train().losses(batch_of(), generator()))
@@ -321,6 +334,7 @@ def test_other_samplers_draw(sampler):
         ({"drop_image": 1.5}, "drop_image is 1.5"),
         ({"alignment_rate": 0.0}, "alignment_rate is 0.0"),
         ({"patch_size": 3}, "patch_size is 3"),
+        ({"num_earlier": -1}, "num_earlier is -1"),
         ({"alignment_steps": STEPS + 1}, f"steps is {STEPS + 1}"),
         ({"steps": 0}, "steps is 0"),
     ],

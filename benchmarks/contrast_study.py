@@ -21,9 +21,11 @@ import torch
 from rich.console import Console
 
 from mmdiffusion.callbacks import Draw, Evaluate
-from mmdiffusion.callbacks.draws import conditions, draw_samples
-from mmdiffusion.callbacks.evaluate import fit, inputs
+from mmdiffusion.callbacks.column import Column, inputs
+from mmdiffusion.callbacks.draws import Conditions, draw_samples
+from mmdiffusion.callbacks.evaluate import fit
 from mmdiffusion.callbacks.partners import REFERENCE, partners
+from mmdiffusion.callbacks.table import Figures
 from mmdiffusion.cli import MMDiffusionCLI
 from mmdiffusion.methods import CDCD
 from mmdiffusion.metrics import SampleMetric
@@ -135,16 +137,14 @@ def fitted_metrics(cli: MMDiffusionCLI, study: Study) -> list[SampleMetric]:
 def figures(cli: MMDiffusionCLI, study: Study, metrics: list[SampleMetric]) -> dict[str, float]:
     """Draw samples for conditions of the test split, and measure them."""
     data, draw, count = cli.datamodule, Draw(study.given), study.num_samples
-    given = conditions(data, draw, count, "test")
-    needed = {entry for metric in metrics for entry in metric.inputs if entry.startswith(REFERENCE)}
-    for metric in metrics:
-        metric.reset_samples()
+    given, table = Conditions(data, draw.given, "test"), Figures()
+    entries = {*cli.model.makes, *study.given, *(REFERENCE + name for name in data.spec), "index"}
+    column = Column("drawn", metrics, entries, {})
     with torch.no_grad():
         for drawn in draw_samples(cli.trainer, cli.model, draw, given, range(count), 100, "drawing"):
-            batch = drawn | partners(drawn, given, needed, data, "test", torch.arange(count))
-            for metric in metrics:
-                metric.update(*inputs(metric, batch))
-    return {metric.name(): float(metric.compute()) for metric in metrics}
+            column.update(drawn | partners(drawn, given, column.read, torch.arange(count)))
+    column.write(table)
+    return {name: float(row["drawn"]["value"]) for name, row in table.items()}
 
 
 def gradient_share(log: Path) -> float:

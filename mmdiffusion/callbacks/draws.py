@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from lightning import LightningModule, Trainer
-from torch import Tensor
 
 from mmdiffusion.callbacks.progress import StepProgress
 from mmdiffusion.data.base import DataModule, Split
@@ -46,33 +45,41 @@ def check_draws(draws: dict[str, Draw], method: LightningModule) -> None:
             raise ValueError(f"draws.{name}: {error}") from error
 
 
-def conditions(data: DataModule, draw: Draw, num_samples: int, split: Split, by_row: bool = False) -> Batch:
-    """Values of the given modalities for samples 0, 1, ...: labels alone in turn, otherwise the split's rows in turn.
+@dataclass(frozen=True)
+class Conditions:
+    """Values of the given modalities for samples 0, 1, ..., read as they are asked for.
+
+    Labels alone come in turn, otherwise the split's rows in turn.
 
     Args:
         data: The data module.
-        draw: What is given.
-        num_samples: Number of samples.
+        given: Names of the modalities.
         split: Where they come from.
         by_row: Take labels alone from the rows as well: samples are compared with what belongs to these.
     """
-    label = data.spec.get("label")
-    if draw.given == ["label"] and isinstance(label, LabelSpec) and not by_row:
-        return {"label": torch.arange(num_samples) % label.num_classes}
-    rows = data.rows(split, range(num_samples)) if draw.given else {}
-    return {name: rows[name] for name in draw.given}
 
+    data: DataModule
+    given: Sequence[str]
+    split: Split
+    by_row: bool = False
 
-def take(values: Tensor | list[str], rows: Tensor) -> Tensor | list[str]:
-    """Some of the values of a column."""
-    return values[rows] if isinstance(values, Tensor) else [values[int(row)] for row in rows]
+    def of(self, indices: Sequence[int]) -> Batch:
+        """Conditions of some samples.
+
+        Args:
+            indices: Their numbers.
+        """
+        label = self.data.spec.get("label")
+        if list(self.given) == ["label"] and isinstance(label, LabelSpec) and not self.by_row:
+            return {"label": torch.tensor(indices) % label.num_classes}
+        return self.data.rows(self.split, indices, self.given) if self.given else {}
 
 
 def draw_samples(
     trainer: Trainer,
     method: Method,
     draw: Draw,
-    given: Batch,
+    given: Conditions,
     indices: Sequence[int],
     batch_size: int,
     description: str,
@@ -85,7 +92,7 @@ def draw_samples(
         trainer: Its precision is used, and its first process shows progress.
         method: Draws.
         draw: Kind of sample.
-        given: Values of the given modalities, by sample index.
+        given: Values of the given modalities.
         indices: Samples to draw.
         batch_size: Samples at a time.
         description: Name of the progress bar.
@@ -95,8 +102,7 @@ def draw_samples(
     with counting as advance:
         for start in range(0, len(indices), batch_size):
             seeds = list(indices[start : start + batch_size])
-            condition = {name: take(values, torch.tensor(seeds)) for name, values in given.items()}
             with trainer.precision_plugin.forward_context():
-                samples = method.sample(condition, seeds=seeds, drawn=draw.drawn)
+                samples = method.sample(given.of(seeds), seeds=seeds, drawn=draw.drawn)
             advance(len(seeds))
             yield samples

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -10,8 +9,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from mmdiffusion.callbacks import recognise
+from mmdiffusion.callbacks.column import Column, inputs
 from mmdiffusion.callbacks.controls import Control, check_controls, readers
-from mmdiffusion.callbacks.draws import Draw, check_draws, conditions, draw_samples
+from mmdiffusion.callbacks.draws import Conditions, Draw, check_draws, draw_samples
 from mmdiffusion.callbacks.partners import REFERENCE, own_rows, partners, training_rows
 from mmdiffusion.callbacks.references import check_statistics, has_reference, read_into
 from mmdiffusion.callbacks.table import Figure, Figures, report
@@ -150,10 +150,10 @@ class Evaluate(Callback):
         entries = {*data.spec, *(REFERENCE + name for name in data.spec), "index"}
         unlike = [metric for metric in self.metrics if metric.uses_reference and not is_of_training(metric)]
         rows = training_rows(data, self.num_samples) if unlike else []
-        self._measure("real", list(self._real(trainer, data, "train", rows)), entries, unlike, {})
+        self._fill(Column("real", unlike, entries, {}), self._real(trainer, data, "train", rows))
         others = [metric for metric in self.metrics if not metric.uses_reference or is_of_training(metric)]
-        tested = list(self._real(trainer, data, split, range(data.num_rows(split))))
-        self._measure("real", tested, entries, others, {})
+        tested = self._real(trainer, data, split, range(data.num_rows(split)))
+        self._fill(Column("real", others, entries, {}), tested)
 
     def _real(self, trainer: Trainer, data: DataModule, split: Split, rows: Sequence[int]) -> Iterator[Batch]:
         """This process's share of real data, each its own reference."""
@@ -171,18 +171,17 @@ class Evaluate(Callback):
         made: Figure,
     ) -> None:
         """The method as a classifier, where that is measured; it is handed images and no labels."""
-        metrics = [metric for metric in self.metrics if "prediction" in metric.inputs]
-        if not metrics:
+        column = Column("classify", self.metrics, ("prediction", "label"), made)
+        if not column.metrics:
             return
         classify: Callable[[Batch], Tensor] = method.classify  # pyright: ignore[reportAssignmentType] - checked before
-        batches: list[Batch] = []
         for batch in self._real(trainer, data, split, range(data.num_rows(split))):
             image = batch["image"]
             assert isinstance(image, Tensor)
             with trainer.precision_plugin.forward_context():
                 probabilities = classify({"image": image.to(method.device), "index": batch["index"]})
-            batches.append({"prediction": probabilities.argmax(1).cpu(), "label": batch["label"]})
-        self._measure("classify", batches, ("prediction", "label"), metrics, made)
+            column.update({"prediction": probabilities.argmax(1).cpu(), "label": batch["label"]})
+        column.write(self._figures)
 
     def _measure_recognition(
         self,
@@ -200,11 +199,11 @@ class Evaluate(Callback):
         for metric in metrics:
             metric.read(method.encode_text)
         texts = {"text_embedding"} if "caption" in data.spec else set()
-        for column in recognise.COLUMNS:
+        for name in recognise.COLUMNS:
             real = self._real(trainer, data, split, range(data.num_rows(split)))
-            batches = recognise.embedded(method, real, column, data, split, trainer.precision_plugin.forward_context)
+            batches = recognise.embedded(method, real, name, data, split, trainer.precision_plugin.forward_context)
             entries = {*data.spec, "index", "image_embedding", *texts}
-            self._measure(column, list(batches), entries, metrics, made)
+            self._fill(Column(name, metrics, entries, made), batches)
 
     def _measure_draw(
         self,
@@ -218,74 +217,50 @@ class Evaluate(Callback):
         """Samples of one kind; and shuffled, the same samples beside what belongs to others."""
         draw = self.draws[name]
         needed = {entry for metric in self.metrics for entry in metric.inputs if entry.startswith(REFERENCE)}
-        given = conditions(data, draw, self.num_samples, split, by_row=bool(needed))
-        share = range(trainer.global_rank, self.num_samples, trainer.world_size)
-        batches = list(draw_samples(trainer, method, draw, given, share, self.batch_size, f"drawing {name}"))
+        given = Conditions(data, draw.given, split, by_row=bool(needed))
         drawn = method.drawable if draw.drawn is None else draw.drawn
         made = made | {"given": draw.given, "drawn": [entry for entry in drawn if entry not in draw.given]}
 
         beside = {*draw.given, *(needed if draw.given else ())}
-        makes = method.makes if draw.drawn is None else draw.drawn
-        entries, order = {*makes, *beside, "index"}, torch.arange(self.num_samples)
+        entries = {*(method.makes if draw.drawn is None else draw.drawn), *beside, "index"}
         metrics = [metric for metric in self.metrics if metric.inputs[0] not in draw.given]  # which is not to be judged
-        self._measure(
-            name, [b | partners(b, given, needed, data, split, order) for b in batches], entries, metrics, made
-        )
-        if draw.given:
-            order = torch.randperm(self.num_samples, generator=torch.Generator().manual_seed(0))
-            metrics = [metric for metric in metrics if beside & set(metric.inputs)]
-            shuffled = [b | partners(b, given, needed, data, split, order) for b in batches]
-            self._measure(self._shuffled(name), shuffled, entries, metrics, made)
+        own = Column(name, metrics, entries, made)
+        paired = [metric for metric in metrics if beside & set(metric.inputs)] if draw.given else []
+        shuffled = Column(self._shuffled(name), paired, entries, made)
+        order = torch.arange(self.num_samples)
+        others = torch.randperm(self.num_samples, generator=torch.Generator().manual_seed(0))
+
+        share = range(trainer.global_rank, self.num_samples, trainer.world_size)
+        for batch in draw_samples(trainer, method, draw, given, share, self.batch_size, f"drawing {name}"):
+            own.update(batch | partners(batch, given, own.read, order))
+            shuffled.update(batch | partners(batch, given, shuffled.read, others))
+        own.write(self._figures)
+        shuffled.write(self._figures)
 
     def _measure_control(self, trainer: Trainer, method: Method, data: DataModule, name: str, split: Split) -> None:
         """Samples of a control, beside what belongs to their rows."""
         control = self.controls[name]
         metrics = readers(control, self.metrics, data, method.givable)
         needed = {entry for metric in metrics for entry in metric.inputs if entry.startswith(REFERENCE)}
-        share, batches = range(trainer.global_rank, self.num_samples, trainer.world_size), list[Batch]()
+        share = range(trainer.global_rank, self.num_samples, trainer.world_size)
+        entries = {*method.givable, *needed, *control.makes, "index"}
+        column = Column(name, metrics, entries, control.protocol() | {"split": split})
         for start in range(0, len(share), self.batch_size):
             indices = share[start : start + self.batch_size]
             batch = {"index": torch.tensor(indices)} | control.samples(data, split, indices)
-            batches.append(own_rows(batch, method.givable, needed, data, split) | batch)
-        entries = {*method.givable, *needed, *control.makes, "index"}
-        self._measure(name, batches, entries, metrics, control.protocol() | {"split": split})
+            column.update(own_rows(batch, method.givable, needed, data, split) | batch)
+        column.write(self._figures)
 
     def _shuffled(self, name: str) -> str:
         """Column of a draw's samples beside what belongs to others."""
         is_only = sum(bool(draw.given) for draw in self.draws.values()) == 1
         return "shuffled" if is_only else f"{name}, shuffled"
 
-    def _measure(
-        self,
-        column: str,
-        batches: Iterable[Batch],
-        entries: Iterable[str],
-        metrics: list[SampleMetric],
-        made: Figure,
-    ) -> None:
-        """Compute the metrics that these batches can feed.
-
-        Args:
-            column: Column of the table.
-            batches: This process's share, which may be empty.
-            entries: Entries of every batch; the same on all processes, so that all compute, or none.
-            metrics: Which metrics to consider.
-            made: How the samples were made, for the record.
-        """
-        for metric in metrics:
-            if not set(metric.inputs) <= set(entries):
-                continue
-            metric.reset_samples()
-            for batch in batches:
-                metric.update(*inputs(metric, batch))
-            figure = {"value": float(metric.compute())} | metric.protocol() | ({"made": made} if made else {})
-            self._figures.setdefault(metric.name(), {})[column] = figure
-
-
-def inputs(metric: SampleMetric, batch: Batch) -> list[Any]:
-    """The entries of a batch that a metric reads, on its device."""
-    values = [batch[name] for name in metric.inputs]
-    return [value.to(metric.device) if isinstance(value, Tensor) else value for value in values]
+    def _fill(self, column: Column, batches: Iterable[Batch]) -> None:
+        """Feed a column with this process's share, which may be empty, and write its figures."""
+        for batch in batches if column.metrics else ():
+            column.update(batch)
+        column.write(self._figures)
 
 
 def is_of_training(metric: SampleMetric) -> bool:

@@ -1,11 +1,11 @@
 """What samples are measured beside: their conditions, and the real data that belong to these."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from mmdiffusion.callbacks.draws import take
+from mmdiffusion.callbacks.draws import Conditions
 from mmdiffusion.data.base import Arrays, DataModule, Split
 from mmdiffusion.types import Batch
 
@@ -13,30 +13,35 @@ REFERENCE = "reference_"
 """Before the name of a modality: the real data that belong to a sample's condition."""
 
 
-def partners(
-    batch: Batch,
-    given: Batch,
-    needed: Iterable[str],
-    data: DataModule,
-    split: Split,
-    order: Tensor,
-) -> Batch:
+def partners(batch: Batch, given: Conditions, read: Collection[str], order: Tensor) -> Batch:
     """Conditions of samples, and the real data that belong to these.
 
     Args:
         batch: The samples.
-        given: Conditions, by sample index.
-        needed: Entries that hold real data, `reference_` before the modality's name.
-        data: The data module.
-        split: Where conditions and real data come from.
+        given: Their conditions.
+        read: Entries that are read: names of modalities, real data with `reference_` before; others may be left out.
         order: Sample whose partners each sample gets: its own, or to shuffle them another's.
     """
     index = batch["index"]
     assert isinstance(index, Tensor)
-    rows = order[index.cpu()]
-    real = data.rows(split, rows.tolist()) if needed and given else {}
-    references = {entry: real[entry.removeprefix(REFERENCE)] for entry in needed if given}
-    return {name: take(values, rows) for name, values in given.items()} | references
+    rows = order[index.cpu()].tolist()
+    conditions = given.of(rows) if set(given.given) & set(read) else {}
+    needed = [entry for entry in read if entry.startswith(REFERENCE)] if given.given else []
+    return conditions | references(given.data, given.split, rows, needed)
+
+
+def references(data: DataModule, split: Split, rows: Sequence[int], needed: Iterable[str]) -> Batch:
+    """Real data of some rows, named as metrics read them.
+
+    Args:
+        data: The data module.
+        split: Where they come from.
+        rows: Which rows.
+        needed: Entries, `reference_` before the modality's name.
+    """
+    names = [entry.removeprefix(REFERENCE) for entry in needed]
+    real = data.rows(split, rows, names) if names else {}
+    return {REFERENCE + name: real[name] for name in names}
 
 
 def own_rows(batch: Batch, conditions: Iterable[str], needed: Iterable[str], data: DataModule, split: Split) -> Batch:
@@ -51,8 +56,8 @@ def own_rows(batch: Batch, conditions: Iterable[str], needed: Iterable[str], dat
     """
     index = batch["index"]
     assert isinstance(index, Tensor)
-    real = data.rows(split, index.tolist())
-    return {name: real[name] for name in conditions} | {name: real[name.removeprefix(REFERENCE)] for name in needed}
+    rows = index.tolist()
+    return data.rows(split, rows, list(conditions)) | references(data, split, rows, needed)
 
 
 def training_rows(data: DataModule, num_samples: int) -> list[int]:

@@ -67,7 +67,7 @@ def embedded(
         assert isinstance(index, Tensor)
         shown = torch.zeros_like(image) if column == BLANK else image
         if column == OTHER:
-            shown = data.rows(split, order[index].tolist())["image"]
+            shown = data.rows(split, order[index].tolist(), ["image"])["image"]
         with precision():
             made: Batch = {"image_embedding": method.encode_image({"image": shown, "index": index}).cpu()}
             if caption is not None:

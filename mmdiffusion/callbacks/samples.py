@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from mmdiffusion.callbacks.draws import Draw, check_draws, conditions, draw_samples
+from mmdiffusion.callbacks.draws import Conditions, Draw, check_draws, draw_samples
 from mmdiffusion.codecs import SymbolicMusic, write_midi, write_wav
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.methods.base import Method
@@ -83,7 +83,7 @@ class LogSamples(Callback):
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         for name, draw in self.draws.items():
-            given = conditions(data, draw, self.num_samples, "test")
+            given = Conditions(data, draw.given, "test")
             drawn = draw_samples(trainer, method, draw, given, range(self.num_samples), 250, f"drawing {name}")
             batches = [shown(batch) for batch in drawn]
             stem = f"step-{trainer.global_step:06d}-{name}"
@@ -91,9 +91,10 @@ class LogSamples(Callback):
                 label = data.spec.get("label")
                 count = label.num_classes if "label" in batches[0] and isinstance(label, LabelSpec) else 10
                 columns = count if count <= self.num_samples else 10
-                save_grid(batches, folder / f"{stem}.png", columns, "label" in given)
-                if "caption" in given:
-                    (folder / f"{stem}.txt").write_text("".join(f"{caption}\n" for caption in given["caption"]))
+                save_grid(batches, folder / f"{stem}.png", columns, "label" in draw.given)
+                if "caption" in draw.given:
+                    captions = given.of(range(self.num_samples))["caption"]
+                    (folder / f"{stem}.txt").write_text("".join(f"{caption}\n" for caption in captions))
             else:
                 for batch in batches:
                     write_samples(batch, folder, f"{stem}-", method)

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -96,16 +96,20 @@ class DataModule(LightningDataModule, ABC):
             raise ValueError(f"{type(self).__name__}: the {name} split is not in memory, expected Arrays")
         return split.columns
 
-    def rows(self, name: Split, indices: Sequence[int]) -> Batch:
+    def rows(self, name: Split, indices: Sequence[int], entries: Collection[str] | None = None) -> Batch:
         """Some samples of a split, fetched at once.
 
         Args:
             name: The split.
             indices: Rows; counted on from the start again when they exceed the split.
+            entries: What is wanted of them, or `None` for all; captions alone may be had without their pictures.
         """
         split = self.split(name)
         size = len(split)  # pyright: ignore[reportArgumentType]
-        return split.__getitems__([index % size for index in indices])  # pyright: ignore[reportAttributeAccessIssue]
+        return self._fetch(split, [index % size for index in indices], entries)
+
+    def _fetch(self, split: Dataset, rows: Sequence[int], entries: Collection[str] | None) -> Batch:
+        return only(split.__getitems__(rows), entries)  # pyright: ignore[reportAttributeAccessIssue]
 
     def num_rows(self, name: Split) -> int:
         """Samples of a split."""
@@ -157,6 +161,11 @@ class DataModule(LightningDataModule, ABC):
     def _loader(self, dataset: Dataset, batch_size: int, **options: object) -> DataLoader:
         # by name: Lightning takes the arguments apart and adds its own
         return DataLoader(dataset, batch_size=batch_size, collate_fn=whole_batch, **options)  # pyright: ignore
+
+
+def only(batch: Batch, entries: Collection[str] | None) -> Batch:
+    """These entries of a batch, or all."""
+    return batch if entries is None else {name: batch[name] for name in entries}
 
 
 def whole_batch(batch: Batch) -> Batch:

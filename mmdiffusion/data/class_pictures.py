@@ -1,7 +1,7 @@
 """Pictures with a class each: an index of a few bytes a picture, and a split that reads them."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,4 +77,13 @@ class ClassPictures(Files):
     def read(self, row: int, generator: torch.Generator) -> Sample:
         """One picture and its label; see `Files`."""
         pixels = read_pixels(self.pictures.folder / self.pictures.names[row])
-        return {"image": self.crop(pixels, generator), "label": int(self.pictures.labels[row])}
+        return {"image": self.crop(pixels, generator)} | self.tell(row, generator)
+
+    @property
+    def told(self) -> Collection[str]:
+        """The label; see `Files`."""
+        return ("label",)
+
+    def tell(self, row: int, generator: torch.Generator) -> Sample:
+        """The label; see `Files`."""
+        return {"label": int(self.pictures.labels[row])}

@@ -1,7 +1,7 @@
 """Splits read from disk, sample by sample: what cannot be read is named, counted and replaced, up to a limit."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mmdiffusion.data.base import DataModule, Split
+from mmdiffusion.data.base import DataModule, Split, only
 from mmdiffusion.data.layout import some_of
 from mmdiffusion.seeding import stream_seed
 from mmdiffusion.types import Batch
@@ -60,13 +60,33 @@ class Files(Dataset, ABC):
             DamagedError: if one of its files cannot be read.
         """
 
+    @property
+    def told(self) -> Collection[str]:
+        """Names of what the index tells of a sample, so that no picture or sound has to be read for it."""
+        return ()
+
+    def tell(self, row: int, generator: torch.Generator) -> Sample:
+        """What the index tells of a sample: the same as `read` does.
+
+        Args:
+            row: Its number.
+            generator: Source of what is drawn, by the number of the draw.
+
+        Raises:
+            DamagedError: if the index cannot be read there.
+        """
+        return {}
+
     def __len__(self) -> int:
         """Number of samples."""
         return self.size
 
+    def _generator(self, draw: int) -> torch.Generator:
+        return torch.Generator().manual_seed(stream_seed(self.seed, "crop", draw))
+
     def __getitem__(self, draw: int) -> Sample:
         """The sample of one draw, or the next that can be read."""
-        generator = torch.Generator().manual_seed(stream_seed(self.seed, "crop", draw))
+        generator = self._generator(draw)
         for row in range(draw % self.size, draw % self.size + self.size):
             if row % self.size in self.damaged:
                 continue
@@ -80,6 +100,25 @@ class Files(Dataset, ABC):
         """A batch at once, which the loader takes as it is."""
         samples = [self[draw] for draw in draws]
         return {name: _column([sample[name] for sample in samples]) for name in samples[0]}
+
+    def fetch(self, draws: Sequence[int], entries: Collection[str] | None) -> Batch:
+        """Some entries of a batch, or all; files are read only where the index does not tell them.
+
+        Args:
+            draws: Numbers of draws.
+            entries: What is wanted; `None` for all.
+        """
+        if entries is None or not set(entries) <= {*self.told, "index"}:
+            return only(self.__getitems__(draws), entries)
+        samples = [self._told(draw) for draw in draws]
+        return {name: _column([sample[name] for sample in samples]) for name in entries}
+
+    def _told(self, draw: int) -> Sample:
+        row = draw % self.size
+        try:
+            return {"index": row} | self.tell(row, self._generator(draw))
+        except DamagedError:
+            return self[draw]
 
     def _count(self, row: int, problem: str) -> None:
         self.damaged[row] = problem
@@ -144,14 +183,9 @@ class FileDataModule(DataModule):
             self._splits[name] = self.files(name)
         return self._splits[name]
 
-    def rows(self, name: Split, indices: Sequence[int]) -> Batch:
-        """Some samples of a split, fetched at once.
-
-        Args:
-            name: The split.
-            indices: Rows; counted on from the start again when they exceed the split.
-        """
-        return floats(super().rows(name, indices))
+    def _fetch(self, split: Dataset, rows: Sequence[int], entries: Collection[str] | None) -> Batch:
+        assert isinstance(split, Files)
+        return floats(split.fetch(rows, entries))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Pixels become floats where the batch is needed, after it crossed processes and devices as bytes."""

@@ -1,12 +1,13 @@
 """Pictures that belong together, one of them perhaps a map of classes: the data of image translation."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypeGuard
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from mmdiffusion.data.base import Split
 from mmdiffusion.data.crops import Crop
@@ -106,14 +107,8 @@ class ImagePairs(FileDataModule):
         crop = self.train_crop if name == "train" else self.crop
         return PairedPictures(found, self.layout, crop, self.max_bad_fraction, self.seed)
 
-    def rows(self, name: Split, indices: Sequence[int]) -> Batch:
-        """Some pairs of a split, fetched at once.
-
-        Args:
-            name: The split.
-            indices: Rows; counted on from the start again when they exceed the split.
-        """
-        return numbered(super().rows(name, indices))
+    def _fetch(self, split: Dataset, rows: Sequence[int], entries: Collection[str] | None) -> Batch:
+        return numbered(super()._fetch(split, rows, entries))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Pixels become floats, and classes int64, where the batch is needed."""

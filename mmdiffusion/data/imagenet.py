@@ -1,11 +1,12 @@
 """ImageNet (ILSVRC 2012): pictures of 1,000 classes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from mmdiffusion.data.base import Split
+from mmdiffusion.data.base import Split, only
 from mmdiffusion.data.class_pictures import ClassPictures, Pictures
 from mmdiffusion.data.crops import Crop
 from mmdiffusion.data.files import FileDataModule
@@ -102,14 +103,10 @@ class ImageNet(FileDataModule):
     def _train(self) -> tuple[Pictures, Pictures]:
         return self.archive.train(self.kept, self.held_out, self.per_class)
 
-    def rows(self, name: Split, indices: Sequence[int]) -> Batch:
-        """Some samples of a split, fetched at once.
-
-        Args:
-            name: The split.
-            indices: Rows; counted on from the start again when they exceed the split.
-        """
-        return self._with_masks(super().rows(name, indices))
+    def _fetch(self, split: Dataset, rows: Sequence[int], entries: Collection[str] | None) -> Batch:
+        if entries is None or "masked" in entries:
+            return only(self._with_masks(super()._fetch(split, rows, None)), entries)
+        return super()._fetch(split, rows, entries)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Pixels become floats, and masks are made, where the batch is needed."""

@@ -1,6 +1,7 @@
 """Pictures with captions: what every data set of them shares."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import Literal
 
 import torch
@@ -96,9 +97,22 @@ class PairFiles(Files):
         self.ends = counts.cumsum(0)
         super().__init__(int(counts.sum()), max_bad_fraction, seed)
 
+    @property
+    def told(self) -> Collection[str]:
+        """Caption, number of the picture, and what else the index knows; see `Files`."""
+        return "caption", "picture", *self.pairs.labels(int(self.rows[0]))
+
+    def _number(self, row: int) -> int:
+        return int(torch.searchsorted(self.ends, row, right=True)) if self.choice == "all" else row
+
     def read(self, row: int, generator: torch.Generator) -> Sample:
         """A picture, its number among those of the split, and a caption; see `Files`."""
-        number = int(torch.searchsorted(self.ends, row, right=True)) if self.choice == "all" else row
+        told = self.tell(row, generator)
+        return {"image": self.crop(self.pairs.picture(int(self.rows[self._number(row)])), generator)} | told
+
+    def tell(self, row: int, generator: torch.Generator) -> Sample:
+        """All but the picture; see `Files`."""
+        number = self._number(row)
         picture = int(self.rows[number])
         captions = self.pairs.captions(picture)
         which = 0
@@ -106,8 +120,7 @@ class PairFiles(Files):
             which = row - int(self.ends[number]) + len(captions)
         elif self.choice == "drawn":
             which = int(torch.randint(len(captions), (), generator=generator))
-        image = self.crop(self.pairs.picture(picture), generator)
-        sample: Sample = {"image": image, "caption": shorten(captions[which], self.max_words), "picture": number}
+        sample: Sample = {"caption": shorten(captions[which], self.max_words), "picture": number}
         return sample | self.pairs.labels(picture)
 
 

@@ -1,7 +1,7 @@
 """A data set whose splits come from a cache of `mmdiffusion prepare`."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from mmdiffusion.codecs.encoder import Encoder
-from mmdiffusion.data.base import DataModule, Split
+from mmdiffusion.data.base import DataModule, Split, only
 from mmdiffusion.data.encoding import PROBE
 from mmdiffusion.data.probe import check_probe, probe
 from mmdiffusion.data.recipe import Cache, Recipe, described
@@ -109,9 +109,11 @@ class Prepared(DataModule):
         """All values of a split that fits in memory, and its features; see `DataModule`."""
         return self.data.columns(name) | self._features(name, range(self.num_rows(name)))
 
-    def rows(self, name: Split, indices: Sequence[int]) -> Batch:
+    def rows(self, name: Split, indices: Sequence[int], entries: Collection[str] | None = None) -> Batch:
         """Some samples of a split as the data hand them out, and their features; see `DataModule`."""
-        return self.data.rows(name, indices) | self._features(name, indices)
+        own = None if entries is None else [entry for entry in entries if entry not in self.features]
+        features = self._features(name, indices) if own is None or own != list(entries or ()) else {}
+        return only(self.data.rows(name, indices, own) | features, entries)
 
     def _features(self, split: Split, indices: Sequence[int]) -> Batch:
         if not self.features:

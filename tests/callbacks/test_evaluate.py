@@ -2,15 +2,23 @@
 
 import json
 from functools import partial
+from weakref import WeakSet
 
 import pytest
 import torch
 
 from mmdiffusion.callbacks import Draw, Evaluate
+from mmdiffusion.callbacks.column import Column
 from mmdiffusion.callbacks.partners import in_turn
 from mmdiffusion.data.base import Arrays
 from mmdiffusion.methods.base import Method
-from mmdiffusion.metrics import ClassificationAccuracy, FrechetDistance, JudgedAccuracy, SmallClassifier
+from mmdiffusion.metrics import (
+    ClassificationAccuracy,
+    FrechetDistance,
+    JudgedAccuracy,
+    RetrievalRecall,
+    SmallClassifier,
+)
 from mmdiffusion.metrics.base import SampleMetric
 from tests.helpers import Oracle, Pictures, PixelJudge, build_trainer, picture
 
@@ -156,13 +164,48 @@ def test_a_process_without_samples_computes_what_the_others_compute(monkeypatch,
         computed.append(name)
         return 0.0
 
-    for metric in metrics:
-        monkeypatch.setattr(metric, "compute", partial(note, metric.name()))
     label = torch.arange(num_samples)
-    batches = [{"image": picture(label), "label": label}] if num_samples else []
-    Evaluate(metrics, DRAWS)._measure("joint", batches, {"image", "label"}, [metrics[1]], {})
-    Evaluate(metrics, DRAWS)._measure("joint", batches, {"image", "label"}, [metrics[0]], {})
+    for metric in metrics[:2]:
+        column = Column("joint", [metric], {"image", "label"}, {})
+        for chosen in column.metrics:
+            monkeypatch.setattr(chosen, "compute", partial(note, metric.name()))
+        if num_samples:
+            column.update({"image": picture(label), "label": label})
+        column.write({})
     assert computed == [JUDGED]
+
+
+class Watching(Oracle):
+    """Notes how many of its samples are alive when the next ones are drawn."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive, self.most = WeakSet(), 0
+
+    def sample(self, *arguments, **settings):
+        self.most = max(self.most, len(self.alive))
+        samples = super().sample(*arguments, **settings)
+        self.alive.add(samples["image"])
+        return samples
+
+
+def test_one_batch_of_samples_is_in_memory_at_a_time(tmp_path):
+    method = Watching()
+    measure(tmp_path, method, batch_size=2)
+    assert method.most == 1, "the one before the one that is drawn"
+
+
+def test_columns_have_states_of_their_own():
+    metric = RetrievalRecall()
+    first, second = (Column(name, [metric], metric.inputs, {}) for name in ("first", "second"))
+    embedding = torch.eye(3)
+    for column, other in ((first, embedding), (second, embedding.roll(1, 0))):
+        batch = {"image_embedding": embedding, "text_embedding": other, "caption": ["a", "b", "c"]}
+        column.update({name: batch.get(name, torch.arange(3)) for name in metric.inputs})
+    figures = {}
+    first.write(figures)
+    second.write(figures)
+    assert {name: figure["value"] for name, figure in figures[metric.name()].items()} == {"first": 1, "second": 0}
 
 
 def test_real_training_samples_are_balanced():

@@ -3,7 +3,7 @@
 import pytest
 
 from mmdiffusion.callbacks import Draw, StepProgress
-from mmdiffusion.callbacks.draws import draw_samples
+from mmdiffusion.callbacks.draws import Conditions, draw_samples
 from tests.helpers import Oracle, Pictures, build_trainer
 
 
@@ -38,7 +38,9 @@ def test_training_counts_steps_over_epochs(tmp_path):
 def test_drawing_is_counted_in_samples_within_the_open_display(tmp_path):
     bar = Watched()
     trainer = build_trainer(tmp_path, bar, enable_progress_bar=True)
-    for _ in draw_samples(trainer, Oracle(), Draw([]), {}, range(10), 4, "drawing joint"):
+    for _ in draw_samples(
+        trainer, Oracle(), Draw([]), Conditions(Pictures(), [], "test"), range(10), 4, "drawing joint"
+    ):
         pass
     assert bar.counts == {"drawing joint": (10, 10)}
     with bar.counting("outer", 1):

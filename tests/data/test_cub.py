@@ -106,6 +106,18 @@ def test_every_caption_is_mended_and_comes_with_its_picture(root):
     assert batch["picture"].tolist() == [0] * 3 + [1] * 3 + [2] * 3
 
 
+def test_captions_and_species_are_had_without_pictures(root):
+    data, entries = build(root), ["caption", "label", "picture", "index"]
+    for split in ("train", "test"):
+        rows = range(data.num_rows(split))
+        told, whole = data.rows(split, rows, entries), data.rows(split, rows)
+        assert list(told) == entries
+        assert all(list(told[name]) == list(whole[name]) for name in entries)
+    for path in root.rglob("*.jpg"):
+        path.unlink()
+    assert data.rows("test", range(2), ["caption"])["caption"]
+
+
 def test_training_draws_from_the_captions_of_the_picture(root):
     files = build(root).split("train")
     drawn = {files[2 + epoch * len(files)]["caption"] for epoch in range(40)}

@@ -101,6 +101,33 @@ def test_split_is_indexed_once_and_rows_are_floats():
     assert module.indexed == 1
 
 
+class Told(Numbers):
+    """Its captions need no pictures."""
+
+    told = ("caption",)
+
+    def tell(self, row, generator):
+        return {"caption": f"number {row}"}
+
+
+def test_what_the_index_tells_is_had_without_reading():
+    files = Told(bad=range(SIZE))
+    told = files.fetch([3, SIZE], ["caption", "index"])
+    assert told["caption"] == ["number 3", "number 0"]
+    assert told["index"].tolist() == [3, 0]
+    with pytest.raises(ValueError, match="damaged"):
+        files.fetch([3], ["caption", "image"])
+
+
+def test_some_entries_are_those_of_all():
+    whole, files = Numbers().__getitems__([3, 4]), Numbers()
+    some = files.fetch([3, 4], ["caption", "crop"])
+    assert list(some) == ["caption", "crop"]
+    assert some["caption"] == whole["caption"]
+    assert torch.equal(some["crop"], whole["crop"])
+    assert set(Module().rows("test", [1, 2], ["image"])) == {"image"}
+
+
 def test_workers_read_what_one_process_reads():
     batches = [list(Module(num_workers).val_dataloader()) for num_workers in (0, 2)]
     for one, two in zip(*batches, strict=True):

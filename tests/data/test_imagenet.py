@@ -150,6 +150,16 @@ def test_hidden_patches_depend_on_the_index_alone(root):
     assert data.spec["masked"].size == 32
 
 
+def test_labels_are_had_without_pictures_and_masks_with_them(root):
+    data = build(root, num_masked=2)
+    whole, some = data.rows("test", [0, 1]), data.rows("test", [0, 1], ["label", "masked"])
+    assert list(some) == ["label", "masked"]
+    torch.testing.assert_close(some["masked"], whole["masked"], equal_nan=True)
+    for path in (*root.rglob("*.JPEG"), *root.rglob("*.jpeg")):
+        path.unlink()
+    assert torch.equal(data.rows("test", [0, 1], ["label"])["label"], whole["label"])
+
+
 def test_loader_hands_over_bytes_and_the_hook_makes_floats(root):
     data = build(root, num_masked=1)
     batch = next(iter(data.val_dataloader()))

@@ -16,13 +16,13 @@ import yaml
 from mmdiffusion.callbacks import LogSamples
 from mmdiffusion.cli import MMDiffusionCLI
 from tests.data.pictures import scene, stored
-from tests.helpers import ROOT
+from tests.helpers import ROOT, command
 from tests.tiny_weights import save_autoencoder_kl, save_clip, save_vq_model
 
 pytest.importorskip("diffusers", reason="needs the extra `pretrained`")
 pytest.importorskip("transformers", reason="needs the extra `pretrained`")
 
-EXPERIMENTS = ("cdcd/cub", "cdcd/coco", "cdcd/imagenet", "diffdis/cc3m", "diffdis/coco")
+EXPERIMENTS = ("cdcd/cub", "cdcd/coco", "cdcd/imagenet", "diffdis/cc3m", "diffdis/coco", "mt_diffusion/imagenet_clip")
 NUM_PICTURES = 20
 BIRDS = [f"{1 + row % 2:03d}.Bird/Bird_{row:04d}" for row in range(NUM_PICTURES)]
 
@@ -128,10 +128,15 @@ def without_references(name, folder):
 
 
 def build(folder, name):
-    configs = (without_references(name, folder), ROOT / "configs" / "overlays" / "debug.yaml")
+    config = without_references(name, folder)
+    options = [f"--{key}={json.dumps(value)}" for key, value in smaller(name).items()]
+    if name.endswith("clip"):  # which is trained from a cache
+        options.append(f"--cache.folder={folder / 'cache'}")
+        status, _, problem = command("prepare", "--config", config, *options)
+        assert status == 0, problem
+    configs = (config, ROOT / "configs" / "overlays" / "debug.yaml")
     words = [word for path in configs for word in ("--config", str(path))]
-    words += ["--trainer.accelerator=cpu"]
-    words += [f"--{key}={json.dumps(value)}" for key, value in smaller(name).items()]
+    words += ["--trainer.accelerator=cpu", *options]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["mmdiffusion"])
         return MMDiffusionCLI(folder, words, execute=False)

@@ -34,6 +34,9 @@ class Bound(Callback):
         """Check that the method has such a bound, before a training."""
         if not isinstance(pl_module, MTDiffusion):
             raise ValueError(f"Bound has {type(pl_module).__name__}: expected MTDiffusion")
+        if not pl_module.codec.is_plain:
+            codec = type(pl_module.codec).__name__
+            raise ValueError(f"Bound has the codec {codec}: expected Pixels, the bound is one of images; remove it")
         list(strata(pl_module.diffusion.num_steps, self.num_strata))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

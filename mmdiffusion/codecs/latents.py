@@ -10,7 +10,7 @@ from torch import Tensor
 from mmdiffusion.codecs.encoder import Encoder
 from mmdiffusion.codecs.frozen import FrozenNetwork
 from mmdiffusion.codecs.pretrained import check_folder, latent_side, load, needs
-from mmdiffusion.types import DataSpec, ImageSpec
+from mmdiffusion.types import Batch, DataSpec, ImageSpec
 
 Images = Float[Tensor, "b c h w"]
 Latents = Float[Tensor, "b channels rows columns"]
@@ -60,6 +60,19 @@ class LatentCodec(Encoder):
             noise: See `draw`.
         """
         return self.draw(self.parts(images), noise)
+
+    def latents(self, batch: Batch, generator: torch.Generator | None) -> Latents:
+        """Latents of a batch's images, encoded now or in a cache.
+
+        Args:
+            batch: Has `image`, or its parts.
+            generator: Source of a draw where latents are random; `None` takes their mean.
+        """
+        parts = self.of(batch)
+        deviation = parts.get("deviation")
+        if deviation is None or generator is None:
+            return self.draw(parts)
+        return self.draw(parts, torch.randn(deviation.shape, generator=generator, device=generator.device))
 
     @abstractmethod
     def decode(self, latents: Latents) -> Images:

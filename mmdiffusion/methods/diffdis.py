@@ -147,9 +147,7 @@ class DiffDis(Method, Recognition):
         seeds = torch.randint(2**31, (3,), generator=generator, device=generator.device).tolist()
         first, drawing, recognising = (torch.Generator(self.device).manual_seed(seed) for seed in seeds)
         text = Text(**self.tower.of(batch))
-        shape = (len(captions), self.codec.latent.channels, self.codec.latent.size, self.codec.latent.size)
-        noise = torch.randn(shape, generator=first, device=self.device) if self.training else None
-        latent = self.codec.draw(self.codec.of(batch), noise)
+        latent = self.codec.latents(batch, first if self.training else None)
 
         terms: dict[str, Tensor] = {"loss": torch.zeros((), device=self.device)}
         if self.generation_weight > 0:

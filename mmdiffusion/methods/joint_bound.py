@@ -41,12 +41,8 @@ def joint_bound(method: "MTDiffusion", batch: Batch, num_strata: int = 50) -> di
     assert isinstance(index, Tensor)
     image, noise = image.to(method.device), SampleNoise(method.seed, index.tolist(), method.device)
     values = {extra.name: batch[extra.name].to(method.device) for extra in method.each()}  # pyright: ignore
-    encodings = {n: method.space.lift(method.extra(n).encode(x), method.extra(n)) for n, x in values.items()}
-    told, clean, diffusion = (
-        method.network.tell({}, list(values), len(image)),
-        method.space.lift(image),
-        method.diffusion,
-    )
+    encodings, clean, diffusion = method.network.encode(values), method.space.lift(image), method.diffusion
+    told = method.network.tell({}, list(values), len(image))
     start = method.space.image_channels
 
     last = torch.full((len(image),), diffusion.num_steps, device=method.device)

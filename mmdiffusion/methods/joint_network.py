@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmdiffusion.methods.extras import ExtraModality
 from mmdiffusion.methods.space import Space, State
 from mmdiffusion.nn.denoiser import Denoiser
-from mmdiffusion.nn.encoders import OwnToken, Shape
+from mmdiffusion.nn.encoders import BackboneEncoder, OwnToken, Shape
 from mmdiffusion.nn.heads import Head, HeadShape, Output
 from mmdiffusion.nn.modalities import Image, patchify, unpatchify
 from mmdiffusion.nn.states import WIDTH, Told, together
@@ -86,6 +86,29 @@ class JointNetwork(nn.Module):
             own = made[:, extra.channels] if extra.has_own_map else made[:, :0]
             outputs[extra.name] = extra.head(denoised, image, own, share).float()
         return image, outputs
+
+    def encode(self, known: Mapping[str, Tensor]) -> dict[str, State]:
+        """Encodings of known values, each in its place.
+
+        Args:
+            known: Values by name of the extra modality.
+        """
+        return {
+            name: self.space.lift(self.extra(name).encode(value), self.extra(name)) for name, value in known.items()
+        }
+
+    @torch.no_grad()
+    def ask_backbone(self, name: str, encoder: BackboneEncoder) -> None:
+        """Encode each class by what the network predicts of one noise when shown it (arXiv 2407.17571, Fig. 3).
+
+        Args:
+            name: The extra modality.
+            encoder: Its encoder, whose table is replaced.
+        """
+        classes = torch.arange(len(encoder.table), device=encoder.table.device)
+        time = torch.full_like(classes, max(1, round(encoder.time * self.num_steps)))
+        noise = self.space.lift(encoder.noise.expand(len(classes), -1, -1, -1))
+        encoder.refresh(self(noise, time, self.tell({name: classes}, (), len(classes)))[0])
 
     def tell(self, known: Mapping[str, Tensor], drawn: Sequence[str], size: int) -> list[Told]:
         """What it is told in sampling of each extra: its value, that it is drawn and so hidden, or that it is nowhere.

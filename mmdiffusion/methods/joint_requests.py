@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor
 
 from mmdiffusion.methods.checks import check_counts, check_request, check_trained
-from mmdiffusion.types import Batch, DataSpec, ImageSpec
+from mmdiffusion.types import Batch
 
 if TYPE_CHECKING:
     from mmdiffusion.methods.mt_diffusion import MTDiffusion
@@ -31,18 +31,6 @@ class JointRequest(NamedTuple):
     def drawn_extras(self) -> tuple[str, ...]:
         """What is drawn beside the image."""
         return tuple(name for name in self.drawn if name != "image")
-
-
-def image_of(spec: DataSpec) -> ImageSpec:
-    """The image that is diffused.
-
-    Raises:
-        ValueError: if the data has none.
-    """
-    image = spec.get("image")
-    if not isinstance(image, ImageSpec):
-        raise ValueError(f"spec has {', '.join(spec)}: MTDiffusion expects data with image")
-    return image
 
 
 def check_joint(

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from mmdiffusion.codecs.latents import LatentCodec, Latents, Pixels
 from mmdiffusion.diffusion.aggregated import AggregatedDiffusion
 from mmdiffusion.diffusion.gaussian import PredictionKind, Sampler, at
 from mmdiffusion.diffusion.schedules import NoiseSchedule
@@ -26,7 +27,7 @@ from mmdiffusion.methods.base import Method
 from mmdiffusion.methods.checks import check_times
 from mmdiffusion.methods.extras import Extra, ExtraModality
 from mmdiffusion.methods.joint_network import JointNetwork
-from mmdiffusion.methods.joint_requests import JointRequest, check_drawn, check_joint, image_of
+from mmdiffusion.methods.joint_requests import JointRequest, check_drawn, check_joint
 from mmdiffusion.methods.space import State
 from mmdiffusion.nn.denoiser import Denoiser
 from mmdiffusion.nn.encoders import BackboneEncoder, Mean, Value
@@ -48,8 +49,9 @@ class MTDiffusion(Method):
         denoiser: Denoiser, all but its grid, channels and widths of conditions.
         schedule: Noise schedule.
         extras: Extra modalities by their name in a batch.
+        codec: First stage of the images; frozen.
         prediction: What the denoiser predicts of the drift-free state.
-        patch_size: Pixels a side of one token.
+        patch_size: Latent pixels a side of one token.
         uncertainty: Weigh each extra's loss by a learned uncertainty as well (Kendall et al. 2018, arXiv 1705.07115).
         sampler: Sampler step.
         steps: Sampling steps, at most the schedule's.
@@ -68,6 +70,7 @@ class MTDiffusion(Method):
         denoiser: Callable[[tuple[int, int], int, int, int | None, int | None, int | None], Denoiser],
         schedule: NoiseSchedule,
         extras: dict[str, Extra] = {},  # noqa: B006 - read only, and `--help` shows it
+        codec: Callable[[DataSpec], LatentCodec] = Pixels,
         prediction: PredictionKind = "velocity",
         patch_size: int = 1,
         uncertainty: bool = False,
@@ -81,8 +84,9 @@ class MTDiffusion(Method):
         warmup_steps: int = 100,
         seed: int = 0,
     ) -> None:
-        image = image_of(spec)
-        shape = (image.channels, image.size, image.size)
+        coded = codec(spec)
+        latent = coded.latent
+        shape = (latent.channels, latent.size, latent.size)
         made = [ExtraModality(name, spec, extra, shape) for name, extra in extras.items()]
         readable = [extra.name for extra in made if extra.weight > 0 and extra.absent_share > 0]
         givable = (*(["image"] if readable else []), *(extra.name for extra in made if extra.shown_share > 0))
@@ -91,9 +95,10 @@ class MTDiffusion(Method):
         super().__init__(optimizer, warmup_steps, seed, givable=givable, drawable=drawable, makes=joint)
         self.save_hyperparameters(logger=False)
         check_times(read_times)
-        if patch_size < 1 or image.size % patch_size:
-            raise ValueError(f"patch_size is {patch_size}: expected a divisor of the image size, {image.size}")
-        self.image, self.patch_size, self.paste_known, self.readable = image, patch_size, paste_known, tuple(readable)
+        if patch_size < 1 or latent.size % patch_size:
+            raise ValueError(f"patch_size is {patch_size}: expected a divisor of the latent size, {latent.size}")
+        self.codec, self.image = coded, coded.image
+        self.paste_known, self.readable = paste_known, tuple(readable)
         self.sampler: Sampler = sampler
         self.steps, self.guidance, self.head_guidance = steps, guidance, head_guidance
 
@@ -112,8 +117,7 @@ class MTDiffusion(Method):
 
         An extra's loss counts where the network was not shown it, and is logged apart where it is nowhere.
         """
-        image = batch["image"]
-        assert isinstance(image, Tensor)
+        image = self.codec.latents(batch, generator if self.training else None)
         size, device, clean = len(image), image.device, self.space.lift(image)
         time = torch.randint(1, self.diffusion.num_steps + 1, (size,), generator=generator, device=device)
         noise = torch.randn(clean.shape, generator=generator, device=device)
@@ -153,15 +157,7 @@ class MTDiffusion(Method):
         """Ask the denoiser for the encodings that are its own."""
         for extra in self.each():
             if isinstance(extra.encoder, BackboneEncoder) and self.global_step % extra.encoder.every_n_steps == 0:
-                self.ask_backbone(extra, extra.encoder)
-
-    @torch.no_grad()
-    def ask_backbone(self, extra: ExtraModality, encoder: BackboneEncoder) -> None:
-        """Encode each class by what the network predicts of one noise when shown it (arXiv 2407.17571, Fig. 3)."""
-        classes = torch.arange(len(encoder.table), device=self.device)
-        time = torch.full_like(classes, max(1, round(encoder.time * self.diffusion.num_steps)))
-        noise = self.space.lift(encoder.noise.expand(len(classes), -1, -1, -1))
-        encoder.refresh(self.network(noise, time, self.network.tell({extra.name: classes}, (), len(classes)))[0])
+                self.network.ask_backbone(extra.name, extra.encoder)
 
     # Sampling: Algorithm 2 -------------------------------------------------------------------------------------
 
@@ -211,7 +207,9 @@ class MTDiffusion(Method):
         for t, s in pairwise(times):
             time, target = (torch.full((len(seeds),), x, device=self.device) for x in (t, s))
             fresh = noise.normal(self.space.shape) if self.sampler == "ddpm" else None
-            noisy = self.diffusion.step(predict, noisy, time, target, sampler=self.sampler, noise=fresh, clip=1.0)
+            noisy = self.diffusion.step(
+                predict, noisy, time, target, sampler=self.sampler, noise=fresh, clip=self.codec.clip
+            )
         image = self.finish(noisy[:, : self.space.image_channels], known)
         return {**condition, **last, "image": image, "index": index}
 
@@ -238,7 +236,7 @@ class MTDiffusion(Method):
         """
         told = self.network.tell(known, request.drawn, size)
         alone_told = self.network.tell({}, request.drawn, size)
-        encodings = {n: self.space.lift(self.extra(n).encode(value), self.extra(n)) for n, value in known.items()}
+        encodings = self.network.encode(known)
         is_plain = not known or (request.guidance == 1 and request.head_guidance == 0)
 
         def predict(noisy: State, time: Times) -> tuple[State, Encoded]:
@@ -285,8 +283,9 @@ class MTDiffusion(Method):
         noise = free / at(self.diffusion.noise_level, time, free)
         return torch.cat([prediction, self.diffusion.target(torch.zeros_like(free), time, noise)], dim=1)
 
-    def finish(self, image: Image, known: dict[str, Tensor]) -> Image:
-        """The image, with what could be seen of it put back where that is asked for."""
+    def finish(self, latent: Latents, known: dict[str, Tensor]) -> Image:
+        """The image of a latent, with what could be seen of it put back where that is asked for."""
+        image = self.codec.decode(latent)
         for name, value in known.items():
             if self.paste_known and isinstance(self.extra(name).spec, MaskedSpec):
                 image = paste(image, value)
@@ -310,8 +309,11 @@ class MTDiffusion(Method):
             names: Extras to read.
             index: Seeds the noise, one number a sample.
         """
-        noise, clean = SampleNoise(self.seed, index.tolist(), self.device), self.space.lift(image.to(self.device))
-        encodings = {n: self.space.lift(self.extra(n).encode(value), self.extra(n)) for n, value in known.items()}
+        noise, clean = (
+            SampleNoise(self.seed, index.tolist(), self.device),
+            self.space.lift(self.codec.encode(image.to(self.device))),
+        )
+        encodings = self.network.encode(known)
         told = self.network.tell(known, (), len(image))
         total: dict[str, Mean] = {}
         for t in self.read_steps:

@@ -164,7 +164,7 @@ def test_the_backbone_encodes_what_it_is_shown_without_a_gradient():
     label, encoder = method.extra("label"), method.extra("label").encoder
     assert isinstance(encoder, BackboneEncoder)
     assert not label.encode(torch.arange(10)).any()
-    method.ask_backbone(label, encoder)
+    method.network.ask_backbone("label", encoder)
     told = method.network.tell({"label": torch.arange(10)}, (), 10)
     made = method.network(encoder.noise.expand(10, -1, -1, -1), torch.full((10,), 45), told)[0]
     centred = made - made.mean(0)

@@ -2,7 +2,7 @@
 
 from mmdiffusion.callbacks.bound import Bound
 from mmdiffusion.callbacks.checkpoint import LastCheckpoint
-from mmdiffusion.callbacks.controls import AnotherPiece, ClickTrack, Control
+from mmdiffusion.callbacks.controls import AnotherPiece, ClickTrack, Control, MaskedInput
 from mmdiffusion.callbacks.draws import Draw
 from mmdiffusion.callbacks.ema import EMA
 from mmdiffusion.callbacks.evaluate import Evaluate
@@ -22,6 +22,7 @@ __all__ = [
     "GradientShare",
     "LastCheckpoint",
     "LogSamples",
+    "MaskedInput",
     "StartFrom",
     "StepProgress",
 ]

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from mmdiffusion.callbacks.partners import REFERENCE
 from mmdiffusion.data.base import DataModule, Split
 from mmdiffusion.data.dance import Dance
 from mmdiffusion.metrics.base import SampleMetric
-from mmdiffusion.types import Batch, MusicSpec
+from mmdiffusion.types import Batch, MaskedSpec, MusicSpec
 
 _CLICK_HERTZ, _CLICK_HALF_LIFE = 1000.0, 0.005
 
@@ -119,6 +120,30 @@ class AnotherPiece(Control):
     def protocol(self) -> dict[str, Any]:
         """Name; see `Control`."""
         return {"control": "AnotherPiece"}
+
+
+class MaskedInput(Control):
+    """What can be seen of a masked image, middle grey where it is hidden: what restoring nothing scores."""
+
+    makes = ("image",)
+
+    def check(self, data: DataModule) -> None:
+        """Check that the data have masked images; see `Control`."""
+        if not isinstance(data.spec.get("masked"), MaskedSpec):
+            raise ValueError(
+                f"{type(data).__name__} has {', '.join(data.spec)}: MaskedInput expects data with masked, such as "
+                "Digits with mask_share, or ImageNet with num_masked"
+            )
+
+    def samples(self, data: DataModule, split: Split, indices: Sequence[int]) -> Batch:
+        """Masked images without the channel that says where; see `Control`."""
+        masked = data.rows(split, indices, ["masked"])["masked"]
+        assert isinstance(masked, Tensor)
+        return {"image": masked[:, :-1]}
+
+    def protocol(self) -> dict[str, Any]:
+        """Name; see `Control`."""
+        return {"control": "MaskedInput"}
 
 
 def readers(

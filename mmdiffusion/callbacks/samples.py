@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from mmdiffusion.callbacks.draws import Conditions, Draw, check_draws, draw_samples
+from mmdiffusion.callbacks.shown import shown
 from mmdiffusion.codecs import SymbolicMusic, write_midi, write_wav
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.methods.base import Method
@@ -24,8 +25,9 @@ class LogSamples(Callback):
 
     Pictures come in grids: with a given label one column a class, if there are as many samples as classes, with a drawn
     label sorted by it. Music comes as
-    `.wav` and, where the method's codec knows notes, as `.mid`. A reconstruction stands after what it was made from: to
-    its right, or later in the same sound. Captions that samples were drawn for are written beside them.
+    `.wav` and, where the method's codec knows notes, as `.mid`. What belongs together stands side by side: what can be
+    seen of a masked image, the image, its map of classes, its reconstruction. Captions that samples were drawn for are
+    written beside them.
 
     Args:
         draws: Kinds of samples by name: what is given, the rest is drawn.
@@ -98,15 +100,6 @@ class LogSamples(Callback):
             else:
                 for batch in batches:
                     write_samples(batch, folder, f"{stem}-", method)
-
-
-def shown(batch: Batch) -> Batch:
-    """Samples as they are looked at: a reconstruction joined to what it was made from, along the last axis."""
-    rebuilt = batch.get("reconstruction")
-    if not isinstance(rebuilt, Tensor):
-        return batch
-    sources = ((name, batch[name]) for name in ("image", "music") if name in batch)
-    return batch | {name: torch.cat([data.to(rebuilt), rebuilt], -1) for name, data in sources}  # pyright: ignore
 
 
 def write_samples(batch: Batch, folder: Path, prefix: str, method: Method) -> None:

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from mmdiffusion.callbacks import AnotherPiece, ClickTrack, Control, Draw, Evaluate
-from mmdiffusion.data import Dance
+from mmdiffusion.callbacks import AnotherPiece, ClickTrack, Control, Draw, Evaluate, MaskedInput
+from mmdiffusion.data import Dance, Digits
 from mmdiffusion.methods.base import Method
 from mmdiffusion.metrics import BeatFMeasure, JudgedAccuracy, OnsetPeaks, TokenJudge
 from mmdiffusion.metrics.base import SampleMetric
@@ -46,6 +46,22 @@ def test_clicks_come_at_their_rate_and_are_all_heard(data, rate):
 def test_a_rate_out_of_range_is_named(rate):
     with pytest.raises(ValueError, match=f"beats_per_minute is {rate}: expected above 0 and at most 1000"):
         ClickTrack(rate)
+
+
+# Masked input --------------------------------------------------------------------------------------------------
+
+
+def test_a_masked_input_is_the_image_where_it_can_be_seen_and_grey_elsewhere():
+    data, rows = Digits(mask_share=0.5), [3, 0, 360]
+    made, real = MaskedInput().samples(data, "test", rows)["image"], data.rows("test", rows)
+    is_seen = real["masked"][:, -1:].bool()
+    torch.testing.assert_close(made, real["image"] * is_seen)
+    assert is_seen.float().mean() == 0.5
+
+
+def test_without_masks_there_is_no_masked_input():
+    with pytest.raises(ValueError, match=r"Digits has image.*: MaskedInput expects data with masked"):
+        MaskedInput().check(Digits())
 
 
 # Another piece -------------------------------------------------------------------------------------------------

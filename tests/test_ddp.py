@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -69,6 +70,35 @@ def test_two_processes_make_one_run(folder, run):
     assert [path.name for path in run.parent.iterdir()] == ["0"]
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
     assert len(list((run / "samples").glob("*.png"))) == 2
+
+
+def test_two_machines_make_the_run_of_two_processes(folder, run):
+    """Two agents of torchrun on loopback, each a machine with one process, started as `scripts/torchrun.sh` does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = ["fit", "-c", "configs/tiny.yaml", "-c", str(ROOT / "configs" / "overlays" / "multinode.yaml")]
+    words += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--run", "machines"]
+    where = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    agents = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *where, f"--node-rank={node}", "--", "program.py", *words],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for node in range(2)
+    ]
+    said = [agent.communicate(timeout=240)[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], "\n".join(said)
+    machines, processes = (
+        torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for path in (folder / "machines", run)
+    )
+    assert all(torch.equal(machines[name], weight) for name, weight in processes.items())
 
 
 def test_figures_of_two_processes_equal_those_of_one(folder, run):

@@ -10,6 +10,7 @@ from mmdiffusion.callbacks.gradients import GradientShare
 from mmdiffusion.callbacks.progress import StepProgress
 from mmdiffusion.callbacks.samples import LogSamples
 from mmdiffusion.callbacks.start import StartFrom
+from mmdiffusion.callbacks.throughput import Throughput
 
 __all__ = [
     "EMA",
@@ -25,4 +26,5 @@ __all__ = [
     "MaskedInput",
     "StartFrom",
     "StepProgress",
+    "Throughput",
 ]

@@ -28,7 +28,7 @@ install: .venv/installed
 
 # Two processes of one thread each: PyTorch's own threads spin against each other on a small machine.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake tests notebooks
 
 lint: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 lint: .venv/installed-dev

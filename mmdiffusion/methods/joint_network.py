@@ -27,6 +27,9 @@ class JointNetwork(nn.Module):
         extras: The extra modalities.
         denoiser: Makes the denoiser from its grid, channels and widths of conditions.
         heads: Makes the head of each extra, by name.
+
+    Raises:
+        ValueError: if patches do not fill the image.
     """
 
     def __init__(
@@ -39,6 +42,8 @@ class JointNetwork(nn.Module):
         heads: Mapping[str, Callable[[HeadShape], Head]],
     ) -> None:
         super().__init__()
+        if patch_size < 1 or shape[1] % patch_size:
+            raise ValueError(f"patch_size is {patch_size}: expected a divisor of the latent size, {shape[1]}")
         self.patch_size, self.num_steps = patch_size, num_steps
         self.extras = nn.ModuleDict({extra.name: extra for extra in extras})
         self.space = Space(shape, extras)

@@ -85,8 +85,7 @@ class MTDiffusion(Method):
         seed: int = 0,
     ) -> None:
         coded = codec(spec)
-        latent = coded.latent
-        shape = (latent.channels, latent.size, latent.size)
+        shape = (coded.latent.channels, coded.latent.size, coded.latent.size)
         made = [ExtraModality(name, spec, extra, shape) for name, extra in extras.items()]
         readable = [extra.name for extra in made if extra.weight > 0 and extra.absent_share > 0]
         givable = (*(["image"] if readable else []), *(extra.name for extra in made if extra.shown_share > 0))
@@ -95,8 +94,6 @@ class MTDiffusion(Method):
         super().__init__(optimizer, warmup_steps, seed, givable=givable, drawable=drawable, makes=joint)
         self.save_hyperparameters(logger=False)
         check_times(read_times)
-        if patch_size < 1 or latent.size % patch_size:
-            raise ValueError(f"patch_size is {patch_size}: expected a divisor of the latent size, {latent.size}")
         self.codec, self.image = coded, coded.image
         self.paste_known, self.readable = paste_known, tuple(readable)
         self.sampler: Sampler = sampler

@@ -197,7 +197,7 @@ MISTAKES = [
     ([DATA + "size", "9"], ["size is 9", "8 or 16"]),
     ([MODEL + "steps", "0"], ["steps is 0", "1 to 50"]),
     ([MODEL + "steps", "60"], ["steps is 60", "1 to 50"]),
-    ([MODEL + "patch_size", "3"], ["patch_size is 3", "image size, 8"]),
+    ([MODEL + "patch_size", "3"], ["patch_size is 3", "divisor of 8"]),
     ([MODEL + "patch_size", "0"], ["patch_size is 0"]),
     ([MODEL + "denoiser.init_args.levels", f"[{LEVEL}, {LEVEL}, {LEVEL}]"], ["levels has 3", "patch size"]),
     ([MODEL + "extras.label.absent_share", "0.9"], ["absent_share + shown_share of label is 1.1"]),

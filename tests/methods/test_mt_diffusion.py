@@ -471,7 +471,7 @@ def levels(*widths):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"patch_size": 3}, r"patch_size is 3: expected a divisor of the latent size, 8"),
+        ({"patch_size": 3}, r"patch_size is 3: expected a divisor of 8, the side"),
         ({"patch_size": 0}, r"patch_size is 0: expected"),
         (
             {"spec": {"image": SPEC["image"]}},

@@ -87,7 +87,7 @@ def test_pictures_of_another_shape_are_no_modality_beside_latents():
 
 
 def test_a_patch_that_does_not_divide_the_latents_is_named():
-    with pytest.raises(ValueError, match="patch_size is 8: expected a divisor of the latent size, 4"):
+    with pytest.raises(ValueError, match="patch_size is 8: expected a divisor of 4, the side"):
         build_method(codec=Halves, patch_size=8)
 
 

@@ -21,7 +21,7 @@ from mmdiffusion.diffusion.gaussian import GaussianDiffusion
 from mmdiffusion.methods.base import Method
 from mmdiffusion.report.cells import Cell, cell
 from mmdiffusion.report.uri import picture_uri
-from mmdiffusion.types import Batch
+from mmdiffusion.types import Batch, FeatureSpec
 
 NUM_SAMPLES, NUM_FRAMES = 4, 8
 States = list[tuple[int, Tensor]]
@@ -73,7 +73,8 @@ def film(method: Method, data: DataModule, name: str, draw: Draw) -> Film | None
     frames = [*states, (0, last_state(method, made))]
     chosen = [frames[round(i * (len(frames) - 1) / (NUM_FRAMES - 1))] for i in range(NUM_FRAMES)]
     pictures = [pictured(method, state) for _, state in chosen]
-    extras = {entry: values for entry, values in made.items() if entry in method.drawable and entry not in given}
+    extras = {name: made[name] for name in method.drawable if name in made and name not in given}
+    extras = {name: values for name, values in extras.items() if not isinstance(data.spec.get(name), FeatureSpec)}
     rows = [
         (cells(given, data, i), [picture_uri(picture[i]) for picture in pictures], cells(extras, data, i))
         for i in seeds

@@ -15,12 +15,12 @@ class Axis:
         is_logarithmic: Equal ratios have equal lengths.
     """
 
-    place: Callable[[float], float]
+    place: Callable[[int | float], float]
     ticks: list[tuple[float, str]]
     is_logarithmic: bool = False
 
 
-def linear(low: float, high: float, start: float, end: float, whole: bool = False) -> Axis:
+def linear(low: int | float, high: int | float, start: int | float, end: int | float, whole: bool = False) -> Axis:
     """An axis with even steps, which begins and ends at round values.
 
     Args:
@@ -39,13 +39,13 @@ def linear(low: float, high: float, start: float, end: float, whole: bool = Fals
         low, high = first * step, last * step
     values = [i * step for i in range(first, last + 1) if low <= i * step <= high * (1 + 1e-9) + 1e-12]
 
-    def place(value: float) -> float:
+    def place(value: int | float) -> float:
         return start + (value - low) / (high - low) * (end - start)
 
     return Axis(place, [(place(value), f"{value:,.0f}" if whole else named(value, step)) for value in values])
 
 
-def logarithmic(low: float, high: float, start: float, end: float) -> Axis:
+def logarithmic(low: int | float, high: int | float, start: int | float, end: int | float) -> Axis:
     """An axis on which equal ratios have equal lengths; see `linear`.
 
     Args:
@@ -59,20 +59,20 @@ def logarithmic(low: float, high: float, start: float, end: float) -> Axis:
     values = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
     inside = [value for value in values if low * 0.999 <= value <= high * 1.001]
 
-    def place(value: float) -> float:
+    def place(value: int | float) -> float:
         return start + math.log(value / low) / math.log(high / low) * (end - start)
 
     stride = math.ceil(len(inside) / 6)
     return Axis(place, [(place(value), f"{value:g}") for value in inside[::stride]], True)
 
 
-def round_step(step: float) -> float:
+def round_step(step: int | float) -> float:
     """The next of 1, 2, 5, 10, ... that is not smaller."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * (1 - 1e-9))
 
 
-def named(value: float, step: float) -> str:
+def named(value: int | float, step: int | float) -> str:
     """A value with as many digits as its neighbours differ in."""
     if abs(value) < step / 2:
         return "0"

@@ -124,11 +124,11 @@ def needs(settings: dict[str, Any]) -> str:
 def paths(settings: Any, place: str = "") -> Iterator[tuple[str, str]]:
     """Settings that are paths, by where they stand."""
     entries = enumerate(settings) if isinstance(settings, list) else settings.items()
-    for name, value in entries:
+    for name, value in ((str(name), value) for name, value in entries):
         here = place if name == "init_args" else f"{place}.{name}".lstrip(".")
         if isinstance(value, dict | list):
             yield from paths(value, here)
-        elif isinstance(value, str) and (name == "path" or (str(name).endswith("_path") and "class_path" not in name)):
+        elif isinstance(value, str) and (name == "path" or (name.endswith("_path") and "class_path" not in name)):
             yield here, value
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 from lightning.pytorch.cli import instantiate_module
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 
 from mmdiffusion import __version__
 from mmdiffusion.callbacks.draws import Draw
@@ -64,7 +64,7 @@ def report(run: str, to: str | None = None) -> Path:
     }
     write_page(path, content)
     for reason in missing:
-        rank_zero_warn(f"{path}: {reason}")
+        rank_zero_info(f"{path}: {reason}")
     return path
 
 

@@ -10,7 +10,15 @@ from tests.helpers import SPEC, build_method
 
 
 def drawn(method):
-    return method.sample({"label": torch.arange(3)}, seeds=range(3))["image"]
+    image = method.sample({"label": torch.arange(3)}, seeds=range(3))["image"]
+    assert isinstance(image, torch.Tensor)
+    return image
+
+
+def shown(name, value, spec):
+    made = cell(name, value, spec)
+    assert made is not None
+    return made
 
 
 def test_samples_are_the_same_and_every_step_is_seen():
@@ -51,11 +59,11 @@ def test_masked_tokens_are_transparent_and_others_are_their_levels():
 
 
 def test_values_are_shown_as_what_they_are():
-    assert cell("label", torch.tensor(1), LabelSpec(2, ("cat", "dog"))).text == "dog"
-    assert cell("label", torch.tensor(1), LabelSpec(2)).text == "1"
-    assert cell("caption", "a dog", TextSpec(3)).text == "a dog"
-    assert cell("feature", torch.zeros(3, 4), FeatureSpec((3, 4))).text == "3 x 4 numbers"
-    assert cell("masked", torch.zeros(2, 8, 8), MaskedSpec(1, 8)).picture.startswith("data:image/png")
+    assert shown("label", torch.tensor(1), LabelSpec(2, ("cat", "dog"))).text == "dog"
+    assert shown("label", torch.tensor(1), LabelSpec(2)).text == "1"
+    assert shown("caption", "a dog", TextSpec(3)).text == "a dog"
+    assert shown("feature", torch.zeros(3, 4), FeatureSpec((3, 4))).text == "3 x 4 numbers"
+    assert shown("masked", torch.zeros(2, 8, 8), MaskedSpec(1, 8)).picture.startswith("data:image/png")
     assert cell("image", torch.zeros(1, 8, 8), SPEC["image"]) is None
 
 

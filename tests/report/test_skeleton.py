@@ -1,17 +1,22 @@
 """The drawn dancer: in the picture, upright, and the one that dances."""
 
+import pytest
 import torch
 
 from mmdiffusion.data import Dance
 from mmdiffusion.report.skeleton import HEAD, HEIGHT, LINES, NECK, WIDTH, skeleton
 
 
-def motion(row=0):
-    return Dance(seconds=1.0).rows("test", [row])["motion"][0].unflatten(1, (-1, 3))
+@pytest.fixture(scope="module")
+def drawn():
+    motion = Dance(seconds=1.0).rows("test", [0])["motion"][0]
+    assert isinstance(motion, torch.Tensor)
+    made = skeleton(motion.unflatten(1, (-1, 3)), 60, [])
+    assert made is not None
+    return made
 
 
-def test_all_points_are_in_the_picture():
-    drawn = skeleton(motion(), 60, [])
+def test_all_points_are_in_the_picture(drawn):
     points = torch.tensor(drawn.frames).unflatten(1, (-1, 2))
     assert points.shape == (30, 19, 2)
     assert drawn.fps == 30
@@ -21,22 +26,21 @@ def test_all_points_are_in_the_picture():
     assert (points[:, HEAD, 1] - drawn.head).min() >= 0
 
 
-def test_the_head_is_above_the_feet_and_left_is_to_the_right():
-    points = torch.tensor(skeleton(motion(), 60, []).frames).unflatten(1, (-1, 2)).mean(0)
+def test_the_head_is_above_the_feet_and_left_is_to_the_right(drawn):
+    points = torch.tensor(drawn.frames).unflatten(1, (-1, 2)).mean(0)
     assert points[HEAD, 1] < points[NECK, 1] < points[11, 1] < points[15, 1]
     assert points[5, 0] > points[6, 0], "the dancer looks at us"
 
 
-def test_lines_know_their_side():
-    sides = {(a, b): side for a, b, side in skeleton(motion(), 60, []).lines}
+def test_lines_know_their_side(drawn):
+    sides = {(a, b): side for a, b, side in drawn.lines}
     assert sides[5, 7] == "left"
     assert sides[12, 14] == "right"
     assert sides[5, 6] == sides[NECK, HEAD] == "middle"
     assert len(sides) == len(LINES)
 
 
-def test_an_outline_has_every_line_of_the_frame():
-    drawn = skeleton(motion(), 60, [])
+def test_an_outline_has_every_line_of_the_frame(drawn):
     assert drawn.outline(0.5).count("M") == len(LINES)
     assert drawn.at(0.5) == drawn.frames[15]
     assert drawn.at(9.0) == drawn.frames[-1]

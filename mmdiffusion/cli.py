@@ -235,6 +235,9 @@ def execute(args: list[str]) -> None:
         sys.argv[1:] = [command, "--run", str(folder), *rest]  # processes that Lightning launches are given these
         MMDiffusionCLI(folder, [command, *rest])
         return
+    if command in HANDED_ON and {"-h", "--help"} & set(rest):
+        sys.stdout.write(USAGE)
+        return
     if run is None:
         raise ValueError(f"{command} needs --run FOLDER: expected the folder of a finished run")
     if command in HANDED_ON:

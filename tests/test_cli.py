@@ -312,3 +312,10 @@ def test_exit_status_of_the_process(tmp_path):
     assert done.returncode == 2
     assert_clear(done.stderr, "batch_size is 0")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize("name", ["export", "report"])
+def test_a_command_about_a_finished_run_explains_itself(name):
+    status, out, _ = command(name, "--help")
+    assert status == 0
+    assert f"mmdiffusion {name} --run FOLDER" in out

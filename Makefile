@@ -22,7 +22,8 @@ quickstart: install
 	$(BIN)/mmdiffusion fit -c $(CONFIG) --run '$(RUN)'
 	$(BIN)/mmdiffusion test --run '$(RUN)'
 	$(BIN)/mmdiffusion predict --run '$(RUN)'
-	@echo 'Pictures: $(RUN)/samples/    Metrics: $(RUN)/metrics.json    Settings: $(RUN)/config.yaml'
+	$(BIN)/mmdiffusion report --run '$(RUN)'
+	@echo 'Page: $(RUN)/report.html    Pictures: $(RUN)/samples/    Metrics: $(RUN)/metrics.json    Settings: $(RUN)/config.yaml'
 
 install: .venv/installed
 

@@ -12,13 +12,15 @@ __all__ = ["__version__", "load"]
 
 
 def load(path: "str | Path") -> "Method":
-    """Rebuild a trained method from a run folder or one of its checkpoints, with its averaged weights.
+    """Rebuild a trained method from a run, one of its checkpoints or an export, with its averaged weights.
+
+    Nothing that is read can run code: a pickle is refused.
 
     Args:
-        path: A run folder, or a `.ckpt` file of one.
+        path: Folder of a run, a `.ckpt` file of one, or a folder that `mmdiffusion export` wrote.
 
     Raises:
-        ValueError: if there is no run or checkpoint of ours at `path`.
+        ValueError: if there is nothing of ours at `path`, naming the file that is missing or cannot be read.
     """
     from mmdiffusion.runs import load_method
 

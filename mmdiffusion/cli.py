@@ -1,4 +1,4 @@
-"""The command line: `mmdiffusion prepare | fit | validate | test | predict`, on LightningCLI."""
+"""The command line: `mmdiffusion prepare | fit | validate | test | predict | export | report`, on LightningCLI."""
 
 import inspect
 import logging
@@ -31,24 +31,32 @@ from mmdiffusion.checkpoints import CHECKPOINT
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.data.prepared import Prepared
 from mmdiffusion.data.recipe import Cache
+from mmdiffusion.export import export
 from mmdiffusion.messages import clear_message
 from mmdiffusion.methods.base import Method, check_precision
 from mmdiffusion.prepare import prepare
+from mmdiffusion.report import report
 from mmdiffusion.runs import CONFIG, check_checkpoint, existing_run, new_run
 from mmdiffusion.types import DataSpec
 
-USAGE = """usage: mmdiffusion {prepare,fit,validate,test,predict} ...
+USAGE = """usage: mmdiffusion {prepare,fit,validate,test,predict,export,report} ...
 
   mmdiffusion prepare -c CONFIG --cache.folder FOLDER    encodes the data once; also statistics that metrics refer to
   mmdiffusion fit -c CONFIG [-c OVERLAY ...] [--run FOLDER] [--section.key VALUE ...]
   mmdiffusion test --run FOLDER          also validate and predict; --ckpt_path takes another checkpoint
+  mmdiffusion export --run FOLDER [--to FOLDER]    averaged weights as safetensors, settings and a model card
+  mmdiffusion report --run FOLDER [--to FILE]      one HTML page: samples, a film of them, figures, curves, settings
   mmdiffusion fit --help                 every setting
   mmdiffusion fit -c CONFIG --print_config
 
 A run is one folder: config.yaml, checkpoints/, metrics.csv, metrics.json, samples/.
 """
 COMMANDS = ("fit", "validate", "test", "predict")
-"""Commands that have a trainer; `prepare` has none."""
+"""Commands that have a trainer."""
+HANDED_ON = {"export": export, "report": report}
+"""Commands that make something of a finished run."""
+OTHERS = ("prepare", *HANDED_ON)
+"""Commands that have no trainer."""
 
 
 class MMDiffusionCLI(LightningCLI):
@@ -167,23 +175,27 @@ def described(data: DataModule, cache: Cache) -> DataSpec:
     return cache.describe(data.spec)
 
 
-def split_run(args: list[str]) -> tuple[str | None, list[str]]:
+def split_folder(args: list[str], option: str = "--run") -> tuple[str | None, list[str]]:
     """Take `--run FOLDER` (or `--run=FOLDER`) out of the arguments.
+
+    Args:
+        args: The arguments.
+        option: Which option names the folder.
 
     Raises:
         ValueError: if the folder is missing.
     """
-    run, rest, words = None, [], iter(args)
+    folder, rest, words = None, [], iter(args)
     for word in words:
-        if word == "--run":
-            run = next(words, None)
-            if run is None:
-                raise ValueError("--run is empty: expected a folder")
-        elif word.startswith("--run="):
-            run = word.removeprefix("--run=")
+        if word == option:
+            folder = next(words, None)
+            if folder is None:
+                raise ValueError(f"{option} is empty: expected a folder")
+        elif word.startswith(f"{option}="):
+            folder = word.removeprefix(f"{option}=")
         else:
             rest.append(word)
-    return run, rest
+    return folder, rest
 
 
 def first_config(args: list[str]) -> str | None:
@@ -205,10 +217,10 @@ def execute(args: list[str]) -> None:
     Raises:
         ValueError: for a mistake in them.
     """
-    run, rest = split_run(args)
+    run, rest = split_folder(args)
     command, rest = (rest[0], rest[1:]) if rest else ("", [])
-    if command not in ("prepare", *COMMANDS):
-        known = ", ".join(("prepare", *COMMANDS))
+    if command not in (*OTHERS, *COMMANDS):
+        known = ", ".join((*OTHERS, *COMMANDS))
         raise ValueError(f"the command is {command!r}: expected one of {known}, before any option")
     if command == "prepare":
         if run is not None:
@@ -223,13 +235,36 @@ def execute(args: list[str]) -> None:
         sys.argv[1:] = [command, "--run", str(folder), *rest]  # processes that Lightning launches are given these
         MMDiffusionCLI(folder, [command, *rest])
         return
+    if command in HANDED_ON and {"-h", "--help"} & set(rest):
+        sys.stdout.write(USAGE)
+        return
     if run is None:
         raise ValueError(f"{command} needs --run FOLDER: expected the folder of a finished run")
+    if command in HANDED_ON:
+        hand_on(command, run, rest)
+        return
     folder = existing_run(run)
     given = ["--config", str(folder / CONFIG)]
     if not any(word.startswith("--ckpt_path") for word in rest):
         given += ["--ckpt_path", str(folder / CHECKPOINT)]
     MMDiffusionCLI(folder, [command, *given, *rest])
+
+
+def hand_on(command: str, run: str, args: list[str]) -> None:
+    """Run a command that makes something of a finished run, and trains and measures nothing.
+
+    Args:
+        command: One of `HANDED_ON`.
+        run: The run.
+        args: Arguments beside it.
+
+    Raises:
+        ValueError: for a mistake in them.
+    """
+    to, rest = split_folder(args, "--to")
+    if rest:
+        raise ValueError(f"{command} has no option {rest[0]}: expected --run and --to, and no other")
+    rank_zero_info(f"{command}: {HANDED_ON[command](run, to)}")
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
+from lightning.pytorch.cli import instantiate_module
 from lightning.pytorch.utilities import rank_zero_only
 
 import mmdiffusion.methods  # noqa: F401  its methods are those that can be loaded without further imports
@@ -86,12 +87,18 @@ def method_class(class_path: str) -> type[Method] | None:
 def load_method(path: str | Path) -> Method:
     """Rebuild a trained method; see `mmdiffusion.load`."""
     checkpoint = checkpoint_of(path)
-    class_path = read_checkpoint(checkpoint)["hyper_parameters"]["_class_path"]
-    kind = method_class(str(class_path))
+    contents = read_checkpoint(checkpoint)
+    settings = {name: value for name, value in contents["hyper_parameters"].items() if name != "_instantiator"}
+    kind = method_class(str(settings["_class_path"]))
     if kind is None:
-        raise ValueError(f"checkpoint {checkpoint}: no method {class_path} is imported; import its module first")
+        raise ValueError(
+            f"checkpoint {checkpoint}: no method {settings['_class_path']} is imported; import its module first"
+        )
     try:
         with torch.random.fork_rng(devices=[]):  # fresh weights are drawn before the trained ones replace them
-            return kind.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
+            method = instantiate_module(kind, settings)
+        method.on_load_checkpoint(contents)
+        method.load_state_dict(contents["state_dict"])
     except Exception as error:
         raise ValueError(f"checkpoint {checkpoint}: its method cannot be rebuilt; {error}") from error
+    return method.eval()

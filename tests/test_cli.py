@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from mmdiffusion.cli import MMDiffusionCLI, first_config, split_run
+from mmdiffusion.cli import MMDiffusionCLI, first_config, split_folder
 from mmdiffusion.runs import experiment_name, new_run
 from tests.helpers import CONFIG, ROOT, command, fit_run, write_config
 
@@ -156,9 +156,9 @@ def test_an_empty_folder_may_become_a_run(tmp_path):
 
 
 def test_words_of_the_command_line():
-    assert split_run(["fit", "--run", "a", "-c", "b"]) == ("a", ["fit", "-c", "b"])
-    assert split_run(["fit", "--run=a"]) == ("a", ["fit"])
-    assert split_run(["fit"]) == (None, ["fit"])
+    assert split_folder(["fit", "--run", "a", "-c", "b"]) == ("a", ["fit", "-c", "b"])
+    assert split_folder(["fit", "--run=a"]) == ("a", ["fit"])
+    assert split_folder(["fit"]) == (None, ["fit"])
     assert first_config(["-c", "a.yaml", "--config", "b.yaml"]) == "a.yaml"
     assert first_config(["--x", "1", "--config=b.yaml"]) == "b.yaml"
     assert first_config(["--x", "1"]) is None
@@ -312,3 +312,10 @@ def test_exit_status_of_the_process(tmp_path):
     assert done.returncode == 2
     assert_clear(done.stderr, "batch_size is 0")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize("name", ["export", "report"])
+def test_a_command_about_a_finished_run_explains_itself(name):
+    status, out, _ = command(name, "--help")
+    assert status == 0
+    assert f"mmdiffusion {name} --run FOLDER" in out

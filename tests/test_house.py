@@ -28,7 +28,7 @@ LEVELS = (
     {"losses", "diffusion", "nn", "codecs", "data", "metrics"},
     {"methods"},
     {"runs", "callbacks", "messages"},
-    {"prepare"},
+    {"prepare", "export", "report"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -36,8 +36,15 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 FORBIDDEN = {("methods", "data"), ("methods", "metrics")}
 # On one level, and allowed all the same: a data set may hand out the tokens of a codec, made once and not every epoch;
 # a codec that was learned here is a network of ours, frozen; a metric reads images by frozen towers; metrics and data
-# look at images through one small classifier.
-ALLOWED = {("data", "codecs"), ("data", "nn"), ("codecs", "nn"), ("metrics", "codecs"), ("metrics", "nn")}
+# look at images through one small classifier; a checkpoint holds descriptions of data, and only these as objects.
+ALLOWED = {
+    ("data", "codecs"),
+    ("data", "nn"),
+    ("codecs", "nn"),
+    ("metrics", "codecs"),
+    ("metrics", "nn"),
+    ("checkpoints", "types"),
+}
 
 SOURCE = re.compile(r"\bEqs?\.|\bSecs?\.|§|\barXiv\b|\bet al\b|\bAlgorithm\b|\bTheorem\b|\bderived\b", re.IGNORECASE)
 

@@ -14,7 +14,7 @@ class StartFrom(Callback):
     resumed goes on with its own.
 
     Args:
-        path: Run folder, or one of its checkpoints.
+        path: Run folder, one of its checkpoints, or its export.
     """
 
     def __init__(self, path: str) -> None:

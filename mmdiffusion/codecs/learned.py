@@ -15,7 +15,7 @@ class LearnedTokens(FrozenCodec):
 
     Args:
         spec: The data, which has the modality that the autoencoder was trained on, of the same size.
-        path: Run folder of a `VQAutoencoder`, or one of its checkpoints.
+        path: Run folder of a `VQAutoencoder`, one of its checkpoints, or its export.
 
     Raises:
         ValueError: if there is none at `path`, another method wrote it, or it was built for other data.

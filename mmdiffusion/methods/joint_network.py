@@ -43,7 +43,9 @@ class JointNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if patch_size < 1 or shape[1] % patch_size:
-            raise ValueError(f"patch_size is {patch_size}: expected a divisor of {shape[1]}, the side of what is diffused")
+            raise ValueError(
+                f"patch_size is {patch_size}: expected a divisor of {shape[1]}, the side of what is diffused"
+            )
         self.patch_size, self.num_steps = patch_size, num_steps
         self.extras = nn.ModuleDict({extra.name: extra for extra in extras})
         self.space = Space(shape, extras)

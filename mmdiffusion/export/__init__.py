@@ -1,0 +1,41 @@
+"""`mmdiffusion export`: a trained method as a folder to hand on."""
+
+import os
+import shutil
+from pathlib import Path
+
+from mmdiffusion.checkpoints import CHECKPOINT, read_checkpoint, write_export
+from mmdiffusion.export.card import model_card
+from mmdiffusion.runs import CONFIG, existing_run, load_method
+
+CARD = "README.md"
+
+
+def export(run: str, to: str | None = None) -> Path:
+    """Write the averaged weights of a run, its settings and a model card; `mmdiffusion.load` reads the folder.
+
+    What a method reads by a path, such as a pretrained text tower, stays where it is; the card names it.
+
+    Args:
+        run: Folder of a finished run.
+        to: Folder to write, which does not exist or is empty; `None` for `export` in the run's.
+
+    Returns:
+        The folder, which appears complete or not at all.
+
+    Raises:
+        ValueError: if `run` is no finished run, its method cannot be rebuilt, or `to` is taken.
+    """
+    source = existing_run(run)
+    folder = source / "export" if to is None else Path(to)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ValueError(f"--to is {folder}: it exists, and an export is never overwritten; give another folder")
+    method, contents = load_method(source), read_checkpoint(source / CHECKPOINT)
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of an export that was interrupted
+    part.mkdir(parents=True)
+    write_export(part, contents)
+    shutil.copyfile(source / CONFIG, part / CONFIG)
+    (part / CARD).write_text(model_card(source, method, contents), encoding="utf-8")
+    os.replace(part, folder)
+    return folder

@@ -44,7 +44,7 @@ def test_samples_equal_the_trained_model_s(folder, trained, place, kind):
 
 def test_settings_come_back(folder, trained):
     method = mmdiffusion.load(folder / "run")
-    for name in ("steps", "patch_size", "seed", "sampler", "read_steps"):
+    for name in ("steps", "seed", "sampler", "read_steps"):
         assert getattr(method, name) == getattr(trained, name)
 
 

@@ -1,5 +1,6 @@
 """When something is averaged, drawn, measured or saved."""
 
+from mmdiffusion.callbacks.bad_steps import SkipBadSteps
 from mmdiffusion.callbacks.bound import Bound
 from mmdiffusion.callbacks.checkpoint import LastCheckpoint
 from mmdiffusion.callbacks.controls import AnotherPiece, ClickTrack, Control
@@ -22,6 +23,7 @@ __all__ = [
     "GradientShare",
     "LastCheckpoint",
     "LogSamples",
+    "SkipBadSteps",
     "StartFrom",
     "StepProgress",
 ]

@@ -1,4 +1,4 @@
-"""Checkpoints as files: written whole or not at all, read without running what they hold, and where training goes on."""
+"""Checkpoints as files: written whole or not at all, read without running code, and where training goes on from one."""
 
 import os
 import zipfile
@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from lightning import Trainer
 
+CONFIG = "config.yaml"
+"""Settings of a run, in its folder."""
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 """The last checkpoint, inside a run's folder."""
 PREVIOUS = "previous.ckpt"
@@ -161,7 +163,8 @@ def position(trainer: Trainer) -> Position:
     is_due = fetcher is not None and loop.epoch_loop._should_check_val_fx(fetcher)
     if progress.is_last_batch and not is_due:
         return Position(epochs.ready, 0, False)
-    return Position(max(0, epochs.ready - 1), progress.current.processed, is_due)
+    batches = progress.current.processed  # pyright: ignore[reportAttributeAccessIssue] - typed as its base
+    return Position(max(0, epochs.ready - 1), batches, is_due)
 
 
 def settle(loops: dict[str, Any], where: Position, global_step: int) -> None:
@@ -210,9 +213,9 @@ def check_format(contents: dict[str, Any], checkpoint: str | Path) -> None:
     """
     found = contents.get(KEY, {})
     if found.get("format") != FORMAT:
-        version = f"mmdiffusion {found['version']}" if found else "mmdiffusion before 0.1.0 could resume"
+        version = f"mmdiffusion {found['version']}" if found else "an early mmdiffusion 0.1.0"
         raise ValueError(
-            f"checkpoint {checkpoint} was written by {version} (format {found.get('format', 0)}), this one reads format "
-            f"{FORMAT}: training cannot go on from it exactly. `test`, `predict` and `mmdiffusion.load` read it; the "
+            f"checkpoint {checkpoint} was written by {version}, in format {found.get('format', 0)}: expected format "
+            f"{FORMAT}, training cannot go on from it exactly. `test`, `predict` and `mmdiffusion.load` read it; the "
             "callback StartFrom starts a new training with its weights"
         )

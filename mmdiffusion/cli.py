@@ -8,12 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 import mmdiffusion.callbacks
 import mmdiffusion.codecs
@@ -22,25 +22,37 @@ import mmdiffusion.diffusion
 import mmdiffusion.methods
 import mmdiffusion.metrics
 import mmdiffusion.nn
+from mmdiffusion.callbacks.bad_steps import SkipBadSteps
 from mmdiffusion.callbacks.draws import check_draws
 from mmdiffusion.callbacks.evaluate import Evaluate
 from mmdiffusion.callbacks.progress import StepProgress
+from mmdiffusion.callbacks.record import RunConfig, RunLogger
 from mmdiffusion.callbacks.samples import LogSamples
+from mmdiffusion.callbacks.signals import EXIT_STATUS, Stopped
 from mmdiffusion.callbacks.start import StartFrom
-from mmdiffusion.checkpoints import CHECKPOINT
+from mmdiffusion.changes import check_changes
+from mmdiffusion.checkpoints import CHECKPOINT, CONFIG, check_format
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.data.prepared import Prepared
 from mmdiffusion.data.recipe import Cache
-from mmdiffusion.messages import clear_message
+from mmdiffusion.messages import clear_message, failure
 from mmdiffusion.methods.base import Method, check_precision
 from mmdiffusion.prepare import prepare
-from mmdiffusion.runs import CONFIG, check_checkpoint, existing_run, new_run
+from mmdiffusion.runs import (
+    begun_run,
+    check_checkpoint,
+    check_unfinished,
+    checkpoint_to_go_on_from,
+    existing_run,
+    new_run,
+)
 from mmdiffusion.types import DataSpec
 
 USAGE = """usage: mmdiffusion {prepare,fit,validate,test,predict} ...
 
   mmdiffusion prepare -c CONFIG --cache.folder FOLDER    encodes the data once; also statistics that metrics refer to
   mmdiffusion fit -c CONFIG [-c OVERLAY ...] [--run FOLDER] [--section.key VALUE ...]
+  mmdiffusion fit --run FOLDER           goes on with a run that was stopped; so does the command that began it
   mmdiffusion test --run FOLDER          also validate and predict; --ckpt_path takes another checkpoint
   mmdiffusion fit --help                 every setting
   mmdiffusion fit -c CONFIG --print_config
@@ -57,11 +69,12 @@ class MMDiffusionCLI(LightningCLI):
     Args:
         run: Folder of the run.
         args: Arguments, the subcommand first.
-        subcommand: `None` only builds the objects (notebooks, tests).
+        execute: Run the subcommand; otherwise objects are built and no more (notebooks, tests).
+        goes_on: The folder holds a run already, which this command goes on with.
     """
 
-    def __init__(self, run: Path, args: ArgsType, *, execute: bool = True) -> None:
-        self.run_folder = run
+    def __init__(self, run: Path, args: ArgsType, *, execute: bool = True, goes_on: bool = False) -> None:
+        self.run_folder, self.goes_on, self.first_step = run, goes_on, 0
         strict = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             Method,
@@ -69,7 +82,7 @@ class MMDiffusionCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=RunConfig,
             parser_kwargs=strict | dict.fromkeys(COMMANDS, strict),
             seed_everything_default=0,
             trainer_defaults={"enable_model_summary": False},
@@ -85,10 +98,25 @@ class MMDiffusionCLI(LightningCLI):
             parser.link_arguments("seed_everything", target, compute_fn=int)
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a checkpoint of another method before anything is built."""
-        checkpoint = self._get(self.config, "ckpt_path")
-        if checkpoint is not None:
-            check_checkpoint(checkpoint, self._get(self.config, "model").class_path)
+        """Refuse a checkpoint of another method, and a run that is finished or another, before anything is built."""
+        checkpoint, trainer = self._get(self.config, "ckpt_path"), self._get(self.config, "trainer")
+        if self.goes_on and rank_zero_only.rank == 0:  # pyright: ignore[reportFunctionMemberAccess]
+            self._compare()
+        if checkpoint is None:
+            return
+        contents = check_checkpoint(checkpoint, self._get(self.config, "model").class_path)
+        if self.subcommand == "fit":
+            check_format(contents, checkpoint)
+        if self.goes_on:
+            check_unfinished(self.run_folder, contents, trainer.max_steps, trainer.max_epochs)
+            self.first_step = contents["global_step"]
+
+    def _compare(self) -> None:
+        before = yaml.safe_load((self.run_folder / CONFIG).read_text())
+        assert self.subcommand is not None
+        text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        for change in check_changes(str(self.run_folder), before, yaml.safe_load(text)):
+            rank_zero_info(f"{self.run_folder} goes on with a change: {change}")
 
     def after_instantiate_classes(self) -> None:
         """Open a cache, and find, before anything is written, what callbacks and method would find later."""
@@ -127,10 +155,16 @@ class MMDiffusionCLI(LightningCLI):
         shown = [] if settings.enable_progress_bar is False else [StepProgress()]
         own = {
             "default_root_dir": self.run_folder,
-            "logger": [CSVLogger(save_dir=self.run_folder, name="", version=""), *others] if is_fit else False,
-            "callbacks": [*shown, *listed(settings.callbacks)],
+            "logger": [RunLogger(self.run_folder, self.first_step), *others] if is_fit else False,
+            "callbacks": [*shown, *guarded(listed(settings.callbacks))],
         }
         return super().instantiate_trainer(**kwargs, **own)
+
+
+def guarded(callbacks: list[Any]) -> list[Any]:
+    """Callbacks, with a guard against bad steps where none is configured."""
+    has_guard = any(isinstance(callback, SkipBadSteps) for callback in callbacks)
+    return callbacks if has_guard else [SkipBadSteps(), *callbacks]
 
 
 def listed(setting: Any) -> list[Any]:
@@ -216,12 +250,7 @@ def execute(args: list[str]) -> None:
         PrepareCLI(rest)
         return
     if command == "fit":
-        config = first_config(rest)
-        if not config and not {"-h", "--help"} & set(rest):
-            raise ValueError("fit needs -c CONFIG: expected a configuration file, as in configs/")
-        folder = new_run(run, config)
-        sys.argv[1:] = [command, "--run", str(folder), *rest]  # processes that Lightning launches are given these
-        MMDiffusionCLI(folder, [command, *rest])
+        fit(run, rest)
         return
     if run is None:
         raise ValueError(f"{command} needs --run FOLDER: expected the folder of a finished run")
@@ -230,6 +259,31 @@ def execute(args: list[str]) -> None:
     if not any(word.startswith("--ckpt_path") for word in rest):
         given += ["--ckpt_path", str(folder / CHECKPOINT)]
     MMDiffusionCLI(folder, [command, *given, *rest])
+
+
+def fit(run: str | None, rest: list[str]) -> None:
+    """Begin a run, or go on with one.
+
+    Args:
+        run: Its folder; `None` for a new one.
+        rest: Further arguments.
+
+    Raises:
+        ValueError: for a mistake in them.
+    """
+    config, begun = first_config(rest), begun_run(run)
+    if not config and not begun and not {"-h", "--help"} & set(rest):
+        raise ValueError(
+            "fit needs -c CONFIG: expected a configuration file, as in configs/, or --run with a run to go on"
+        )
+    if begun and not config:
+        rest = ["--config", str(begun / CONFIG), *rest]
+    if begun and not any(word.startswith("--ckpt_path") for word in rest):
+        checkpoint = checkpoint_to_go_on_from(begun)
+        rest = rest if checkpoint is None else [*rest, "--ckpt_path", str(checkpoint)]
+    folder = begun or new_run(run, config)
+    sys.argv[1:] = ["fit", "--run", str(folder), *rest]  # processes that Lightning launches are given these
+    MMDiffusionCLI(folder, ["fit", *rest], goes_on=begun is not None)
 
 
 def main() -> None:
@@ -244,6 +298,17 @@ def main() -> None:
     except (ValueError, ArgumentError, MisconfigurationException) as error:
         sys.stderr.write(f"mmdiffusion: error: {clear_message(str(error), class_names())}\n")
         sys.exit(2)
+    except Stopped as stop:
+        if rank_zero_only.rank != 0:  # pyright: ignore[reportFunctionMemberAccess]
+            return  # one process says so: launchers take a second for a crash, and kill the first
+        sys.stderr.write(f"mmdiffusion: {stop}\n")
+        sys.exit(EXIT_STATUS)
+    except RuntimeError as error:
+        message = failure(str(error))
+        if message is None:
+            raise
+        sys.stderr.write(f"mmdiffusion: error: {message}; `mmdiffusion fit --run FOLDER` goes on\n")
+        sys.exit(1)
 
 
 def quieten() -> None:

@@ -1,16 +1,16 @@
 """Trainings that are stopped and go on, for `test_resume.py` and its two processes."""
 
+import contextlib
 from functools import partial
 
 import torch
 from lightning import Callback
 
 from mmdiffusion.callbacks import EMA, LastCheckpoint
-from mmdiffusion.data.base import Arrays
 from mmdiffusion.data.files import FileDataModule, Files
 from mmdiffusion.methods import Contrast, InterNegatives
 from mmdiffusion.optimizers import MuonAdamW
-from tests.helpers import SPEC, build_batch, build_method, build_trainer, weights
+from tests.helpers import SPEC, build_method, build_trainer
 from tests.methods import build_diffdis
 from tests.methods.test_cdcd import build as build_cdcd
 
@@ -46,10 +46,9 @@ METHODS = {
     "cdcd": lambda: build_cdcd(contrasts=[Contrast(InterNegatives(3, bank_size=6), 0.1)], optimizer=ADAM),
     "diffdis": lambda: build_diffdis.build(num_earlier=11, optimizer=partial(MuonAdamW, lr=1e-2)),
 }
-GIVEN = {name: {key: build_batch(3)[key] for key in keys} for name, keys in {"mt_diffusion": [], "cdcd": []}.items()}
 
 
-class Crash(RuntimeError):
+class Crash(RuntimeError):  # noqa: N818
     pass
 
 
@@ -65,7 +64,7 @@ class Watch(Callback):
             raise Crash
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.losses.append(outputs["loss"].item())
+        self.losses.append(outputs["loss"].item())  # pyright: ignore[reportOptionalSubscript]
 
     def on_validation_end(self, trainer, pl_module):
         self.validations.append((trainer.global_step, trainer.callback_metrics["val/loss"].item()))
@@ -82,16 +81,14 @@ class Fit:
         defaults |= {"enable_checkpointing": True}
         parts = [self.watch, ema, *callbacks, LastCheckpoint(1)]
         self.trainer = build_trainer(folder, *parts, **defaults | settings)
-        try:
+        with contextlib.suppress(Crash):
             self.trainer.fit(self.method, datamodule=Data(num_workers), ckpt_path=start)
-        except Crash:
-            pass
         self.last = folder / "checkpoints" / "last.ckpt"
 
     def state(self):
         """All of a checkpoint that has to be equal."""
         contents = torch.load(self.last, weights_only=True)
-        return {key: contents[key] for key in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "loops")}
+        return {key: contents[key] for key in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "Data")}
 
     def samples(self):
         given = {"caption": ["a small one", "a small two"]} if hasattr(self.method, "tower") else {}

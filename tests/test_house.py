@@ -28,7 +28,7 @@ LEVELS = (
     {"losses", "diffusion", "nn", "codecs", "data", "metrics"},
     {"methods"},
     {"runs", "callbacks", "messages"},
-    {"prepare"},
+    {"prepare", "changes"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -28,7 +28,7 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps `checkpoints/last.ckpt` up to date, and the one before as `previous.ckpt`; always with the last step of a fit.
+    """Keeps `checkpoints/last.ckpt` up to date, also with the last step of a fit; the one before is `previous.ckpt`.
 
     (Lightning's own leaves it at the last multiple of the interval.) SIGTERM, SIGUSR1 or Ctrl-C end the training after
     the step at hand, in all processes, with a checkpoint of that step; a second one ends it at once.
@@ -107,7 +107,9 @@ class LastCheckpoint(ModelCheckpoint):
             save_logs(trainer)
             self._is_logged = True
         if self._heard_step is not None:
-            raise Stopped(f"stopped after step {self._heard_step}, as {self._signals.name or 'another process'} asked")
+            asked = f"{self._signals.name or 'a signal to another process'} asked"
+            next_command = f"`mmdiffusion fit --run {trainer.default_root_dir}` goes on"
+            raise Stopped(f"stopped after step {self._heard_step}, as {asked}; {next_command}")
 
     def state_dict(self) -> dict:
         """Nothing: there is no best checkpoint to remember, and a run that goes on elsewhere writes there."""

@@ -33,7 +33,7 @@ class Signals:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.name = signal.Signals(number).name
-        _log.info("%s: stopping after this step", self.name)
+        _log.warning("%s: stopping after this step", self.name)
         for heard in HEARD:
             signal.signal(heard, signal.default_int_handler if heard == signal.SIGINT else signal.SIG_DFL)
 

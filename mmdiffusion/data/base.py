@@ -191,8 +191,8 @@ class DataModule(LightningDataModule, ABC):
         for name, value in now.items():
             if state_dict[name] != value:
                 raise ValueError(
-                    f"{name} is {value}: expected {state_dict[name]}, as when this training was stopped; noise and order "
-                    "of its data depend on it. For another, start a new run with the callback StartFrom"
+                    f"{name} is {value}: expected {state_dict[name]}, as before this training was stopped; its noise "
+                    "and the order of its data depend on it. For another, start a new run with the callback StartFrom"
                 )
         self._begun = (state_dict["epoch"], state_dict["batches"])
 

@@ -7,6 +7,7 @@ import torch
 from lightning import Callback
 
 from mmdiffusion.callbacks import EMA, LastCheckpoint
+from mmdiffusion.callbacks.signals import Stopped
 from mmdiffusion.data.files import FileDataModule, Files
 from mmdiffusion.methods import Contrast, InterNegatives
 from mmdiffusion.optimizers import MuonAdamW
@@ -14,7 +15,7 @@ from tests.helpers import SPEC, build_method, build_trainer
 from tests.methods import build_diffdis
 from tests.methods.test_cdcd import build as build_cdcd
 
-NUM_ROWS, BATCH = 22, 4
+NUM_ROWS, BATCH = 82, 16
 STEPS = 12
 """More than two epochs of five batches on one process, two to each on two."""
 WORDS = build_diffdis.WORDS
@@ -30,20 +31,20 @@ class Drawn(Files):
 
 class Data(FileDataModule):
     def __init__(self, num_workers):
-        super().__init__(BATCH, 5, num_workers, 0.0, seed=0)
+        super().__init__(BATCH, 16, num_workers, 0.0, seed=0)
 
     @property
     def spec(self):
         return SPEC
 
     def files(self, name):
-        return Drawn(NUM_ROWS if name == "train" else 10, 0.0, 0)
+        return Drawn(NUM_ROWS if name == "train" else 32, 0.0, 0)
 
 
 ADAM = partial(torch.optim.AdamW, lr=1e-2)
 METHODS = {
     "mt_diffusion": lambda: build_method(optimizer=ADAM),
-    "cdcd": lambda: build_cdcd(contrasts=[Contrast(InterNegatives(3, bank_size=6), 0.1)], optimizer=ADAM),
+    "cdcd": lambda: build_cdcd(contrasts=[Contrast(InterNegatives(3, bank_size=40), 0.1)], optimizer=ADAM),
     "diffdis": lambda: build_diffdis.build(num_earlier=11, optimizer=partial(MuonAdamW, lr=1e-2)),
 }
 
@@ -81,7 +82,7 @@ class Fit:
         defaults |= {"enable_checkpointing": True}
         parts = [self.watch, ema, *callbacks, LastCheckpoint(1)]
         self.trainer = build_trainer(folder, *parts, **defaults | settings)
-        with contextlib.suppress(Crash):
+        with contextlib.suppress(Crash, Stopped):
             self.trainer.fit(self.method, datamodule=Data(num_workers), ckpt_path=start)
         self.last = folder / "checkpoints" / "last.ckpt"
 

@@ -1,6 +1,7 @@
 """A training that was stopped anywhere and went on is, to the bit, the one that was not."""
 
 import csv
+import logging
 import os
 import signal
 import socket
@@ -153,25 +154,28 @@ def changed(run, tmp_path, change):
     return copy
 
 
-def test_a_run_goes_on_by_its_folder_and_may_become_longer(runs, tmp_path):
+def test_a_run_goes_on_by_its_folder_and_may_become_longer(runs, tmp_path, caplog):
     run = changed(runs[0], tmp_path, lambda contents: None)
     status, _, err = command("fit", "--run", run)
     assert status == 2
     assert_clear(err, str(run), "finished, at step 4", "never overwritten", "--trainer.max_steps")
-    status, _, err = command("fit", "--run", run, "--trainer.max_steps", "5")
+    with caplog.at_level(logging.INFO):
+        status, _, err = command("fit", "--run", run, "--trainer.max_steps", "5")
     assert status == 0, err
-    assert "trainer.max_steps was 4, now 5: the learning rate follows" in err
+    assert "trainer.max_steps was 4, now 5: the learning rate follows" in caplog.text
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 5
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_said(runs, tmp_path):
+def test_a_damaged_checkpoint_is_passed_over_and_said(runs, tmp_path, caplog):
     run = changed(runs[0], tmp_path, lambda contents: None)
     last = run / "checkpoints" / "last.ckpt"
     last.rename(last.with_name("previous.ckpt"))
     last.write_bytes(last.with_name("previous.ckpt").read_bytes()[:-50])
-    status, _, err = command("fit", "--run", run, "--trainer.max_steps", "5")
+    with caplog.at_level(logging.WARNING):
+        status, _, err = command("fit", "--run", run, "--trainer.max_steps", "5")
     assert status == 0, err
+    assert "last.ckpt is damaged" in caplog.text
     names = sorted(path.name for path in last.parent.iterdir())
     assert names == ["last.ckpt", "last.ckpt.damaged", "previous.ckpt"]
 

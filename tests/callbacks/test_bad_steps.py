@@ -76,7 +76,7 @@ def test_what_cannot_be_skipped_ends_the_training(tmp_path):
     class Worse(Spoilt):
         def losses(self, batch, generator):
             terms = super().losses(batch, generator)
-            self.table[1] = terms["loss"].item()
+            self.table[1] = terms["loss"].item()  # pyright: ignore[reportIndexIssue]
             return terms
 
     with pytest.raises(ValueError, match="neither is table"):

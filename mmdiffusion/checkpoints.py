@@ -74,13 +74,21 @@ def write_whole(contents: dict[str, Any], path: Path) -> None:
         part.unlink(missing_ok=True)
         kept = f"the last good one is {path}" if path.is_file() else "there is none before it"
         raise ValueError(
-            f"checkpoint {path} cannot be written: {error.__cause__ or error}; {kept}. Make room, or give --run on "
+            f"checkpoint {path} cannot be written: {_reason(error)}; {kept}. Make room, or give --run on "
             "another disk; then go on with `mmdiffusion fit --run FOLDER`"
         ) from error
     if path.name == CHECKPOINT.name and path.is_file():
         path.replace(path.with_name(PREVIOUS))
     part.replace(path)
     _flush_names(path.parent)
+
+
+def _reason(error: BaseException) -> BaseException:
+    """What the system said, which PyTorch reports as a broken archive while it closes that."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OSError):
+        found = found.__cause__ or found.__context__
+    return found or error
 
 
 def _flush_names(folder: Path) -> None:

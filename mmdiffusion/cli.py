@@ -307,7 +307,8 @@ def main() -> None:
         message = failure(str(error))
         if message is None:
             raise
-        sys.stderr.write(f"mmdiffusion: error: {message}; `mmdiffusion fit --run FOLDER` goes on\n")
+        folder = split_run(sys.argv)[0] or "FOLDER"
+        sys.stderr.write(f"mmdiffusion: error: {message}. `mmdiffusion fit --run {folder}` goes on\n")
         sys.exit(1)
 
 

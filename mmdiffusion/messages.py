@@ -61,10 +61,8 @@ def failure(text: str) -> str | None:
             f"a process that reads data was ended: {reason.rstrip('. ')}. Mostly memory ran out: expected fewer "
             "num_workers, or a smaller batch"
         )
-    if any(sign in text for sign in LOST):
-        reason = text.strip().splitlines()[0]
-        return f"another process of this training has ended, so this one does: {reason}. What it said stands above"
-    return None
+    lost = next((sign for sign in LOST if sign in text), None)
+    return lost and f"another process of this training has ended, so this one does ({lost}); see what that one said"
 
 
 def shortened(value: object) -> str:

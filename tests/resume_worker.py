@@ -39,6 +39,7 @@ def stopped_and_gone_on(name, folder):
         "losses": first.watch.losses + second.watch.losses == whole.watch.losses,
         "differences": differences(second.state(), whole.state()),
         "stopped": len(first.watch.losses),
+        "buffers": {key: value for key, value in second.method.named_buffers() if "bank" in key},
     }
 
 

@@ -80,7 +80,15 @@ def two(tmp_path_factory):
 @pytest.mark.parametrize("name", ["mt_diffusion", "cdcd", "diffdis"])
 def test_two_processes_go_on_as_one_training(two, name):
     for found in two[0]:
-        assert found[name] == {"losses": True, "differences": [], "stopped": 4}
+        assert found[name]["losses"]
+        assert found[name]["differences"] == []
+        assert found[name]["stopped"] == 4
+
+
+def test_processes_share_one_bank_of_negatives(two):
+    first, second = (found["cdcd"]["buffers"] for found in two[0])
+    assert first
+    assert differences(second, first) == []
 
 
 def test_a_step_that_is_bad_in_one_process_is_skipped_in_all(two):

@@ -26,7 +26,7 @@ from mmdiffusion.callbacks.draws import Conditions, draw_samples
 from mmdiffusion.callbacks.evaluate import fit
 from mmdiffusion.callbacks.partners import REFERENCE, partners
 from mmdiffusion.callbacks.table import Figures
-from mmdiffusion.cli import MMDiffusionCLI
+from mmdiffusion.experiment import MMDiffusionCLI
 from mmdiffusion.methods import CDCD
 from mmdiffusion.metrics import SampleMetric
 

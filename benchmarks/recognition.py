@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.turns import seconds_in_turns
-from mmdiffusion.cli import MMDiffusionCLI
+from mmdiffusion.experiment import MMDiffusionCLI
 from mmdiffusion.methods import DiffDis
 from mmdiffusion.types import Batch
 

@@ -25,7 +25,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdiffusion.callbacks import EMA
-from mmdiffusion.cli import MMDiffusionCLI, quieten
+from mmdiffusion.cli import quieten
+from mmdiffusion.experiment import MMDiffusionCLI
 from mmdiffusion.methods.base import Method
 from mmdiffusion.types import (
     AttributesSpec,

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from mmdiffusion.types import Spec
 
+CONFIG = "config.yaml"
+"""Settings of a run, in its folder."""
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 """The last checkpoint, inside a run's folder."""
 METHOD, WEIGHTS = "method.json", "model.safetensors"

@@ -13,7 +13,9 @@ NOISE = re.compile(
 )
 UNKNOWN_OPTION = re.compile(r"class_path '([\w.]+)':\s+(?:- )?.*?Option '([\w.]+)' is not accepted", re.DOTALL)
 KEY = re.compile(r'Parser key "([\w.]+)"')
+FROM_WORKER = re.compile(r"\ACaught \w+ in DataLoader worker process .*^\w+: (.*)\Z", re.DOTALL | re.MULTILINE)
 NO_FILE = re.compile(r'Parser key "(\w+)": Unable to load config [\'"](.*?)[\'"]')
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL", "ProcessGroup")
 UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\w+)|Import path (\S+) does not")
 
 
@@ -24,6 +26,9 @@ def clear_message(text: str, class_names: Collection[str] = ()) -> str:
         text: Message of the parser.
         class_names: Short names of the classes a configuration may name, for a suggestion.
     """
+    from_worker = FROM_WORKER.search(text)
+    if from_worker:
+        return from_worker.group(1).strip()
     unknown = UNKNOWN_OPTION.search(text)
     if unknown:
         path, option = unknown.groups()
@@ -42,6 +47,28 @@ def clear_message(text: str, class_names: Collection[str] = ()) -> str:
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
     kept = [line for line in lines if line and not NOISE.match(line)]
     return " ".join(dict.fromkeys(kept)) or text
+
+
+def failure(text: str) -> str | None:
+    """What happened, for failures that are no mistake of this program: `None` for all others.
+
+    Args:
+        text: Message of a `RuntimeError`.
+    """
+    if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
+        reason = text.strip().splitlines()[0]
+        return (
+            f"a process that reads data was ended: {reason.rstrip('. ')}. Mostly memory ran out: expected fewer "
+            "num_workers, or a smaller batch"
+        )
+    lost = next((sign for sign in LOST if sign in text), None)
+    return lost and f"another process of this training has ended, so this one does ({lost}); see what that one said"
+
+
+def shortened(value: object) -> str:
+    """A value as a message shows it."""
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:

@@ -1,18 +1,21 @@
 """Run folders: where a run writes, and how a trained method comes back from one."""
 
+import logging
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import instantiate_module
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 import mmdiffusion.methods  # noqa: F401  its methods are those that can be loaded without further imports
-from mmdiffusion.checkpoints import CHECKPOINT, checkpoint_of, read_checkpoint
+from mmdiffusion.checkpoints import CHECKPOINT, CONFIG, checkpoint_of, read_checkpoint
 from mmdiffusion.methods.base import Method
+from mmdiffusion.resuming import check_format, newest_whole, set_aside
 
-CONFIG = "config.yaml"
+_log = logging.getLogger(__name__)
 
 
 def new_run(run: str | None, config: str | None) -> Path:
@@ -46,6 +49,61 @@ def experiment_name(config: str | None) -> str:
     return "unnamed" if config is None else "/".join(Path(config).with_suffix("").parts[-2:])
 
 
+def begun_run(run: str | None) -> Path | None:
+    """The folder of a run that was begun, and that a fit goes on with; `None` where there is none."""
+    return Path(run) if run is not None and (Path(run) / CONFIG).is_file() else None
+
+
+def checkpoint_to_go_on_from(folder: Path) -> Path | None:
+    """The last checkpoint of a run, or the one before if that is damaged, which is said.
+
+    Args:
+        folder: The run.
+
+    Returns:
+        `None` for a run that was stopped before its first checkpoint, and starts again.
+
+    Raises:
+        ValueError: if all are damaged, or the run was trained by a version that could not go on.
+    """
+    checkpoint, notes = newest_whole(folder)
+    if checkpoint is None:
+        rank_zero_info(f"{folder} has no checkpoint yet: it starts from the beginning")
+        return None
+    check_format(read_checkpoint(checkpoint), checkpoint)
+    if notes:
+        _set_aside(folder, f"{'; '.join(notes)}; the run goes on from {checkpoint}")
+    return checkpoint
+
+
+@rank_zero_only
+def _set_aside(folder: Path, note: str) -> None:
+    _log.warning(note)
+    set_aside(folder)
+
+
+def check_unfinished(folder: Path, checkpoint: dict[str, Any], max_steps: int, max_epochs: int | None) -> None:
+    """Check that there is something left to train.
+
+    Args:
+        folder: The run.
+        checkpoint: Contents of its last checkpoint.
+        max_steps: Steps of the training, -1 for any number.
+        max_epochs: Epochs of the training; `None` or -1 for any number.
+
+    Raises:
+        ValueError: if the run is finished.
+    """
+    step = checkpoint["global_step"]
+    fit = checkpoint["loops"]["fit_loop"]
+    epochs = fit["epoch_progress"]["current"]["processed"] + fit["epoch_loop.batch_progress"]["is_last_batch"]
+    if step >= max_steps > 0 or epochs >= (max_epochs or -1) > 0:
+        raise ValueError(
+            f"--run is {folder}: it is finished, at step {step}, and a run is never overwritten; give another folder, "
+            "or train it longer with --trainer.max_steps"
+        )
+
+
 def existing_run(run: str) -> Path:
     """A folder that a run has written.
 
@@ -62,8 +120,8 @@ def existing_run(run: str) -> Path:
     return path
 
 
-def check_checkpoint(checkpoint: str | Path, class_path: str) -> None:
-    """Check that a checkpoint belongs to a method.
+def check_checkpoint(checkpoint: str | Path, class_path: str) -> dict[str, Any]:
+    """Contents of a checkpoint, if it belongs to a method.
 
     Args:
         checkpoint: Path of a `.ckpt` file.
@@ -72,9 +130,11 @@ def check_checkpoint(checkpoint: str | Path, class_path: str) -> None:
     Raises:
         ValueError: if there is no file, it is not ours, or another method wrote it.
     """
-    found = read_checkpoint(checkpoint)["hyper_parameters"]["_class_path"]
+    contents = read_checkpoint(checkpoint)
+    found = contents["hyper_parameters"]["_class_path"]
     if found.rsplit(".", 1)[-1] != class_path.rsplit(".", 1)[-1]:
         raise ValueError(f"checkpoint {checkpoint} was written by {found}: expected one of {class_path}")
+    return contents
 
 
 def method_class(class_path: str) -> type[Method] | None:

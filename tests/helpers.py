@@ -13,9 +13,10 @@ import pytest
 import torch
 from lightning import LightningModule, Trainer
 
-from mmdiffusion.cli import MMDiffusionCLI, main
+from mmdiffusion.cli import main
 from mmdiffusion.data.base import Arrays, DataModule
 from mmdiffusion.diffusion import CosineSchedule, SaturatingDrift
+from mmdiffusion.experiment import MMDiffusionCLI
 from mmdiffusion.methods import MTDiffusion
 from mmdiffusion.methods.base import Method
 from mmdiffusion.methods.extras import Extra

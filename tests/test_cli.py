@@ -12,7 +12,8 @@ import torch
 import yaml
 from PIL import Image
 
-from mmdiffusion.cli import MMDiffusionCLI, first_config, split_folder
+from mmdiffusion.cli import first_config, split_folder
+from mmdiffusion.experiment import MMDiffusionCLI
 from mmdiffusion.runs import experiment_name, new_run
 from tests.helpers import CONFIG, ROOT, command, fit_run, write_config
 

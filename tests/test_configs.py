@@ -11,7 +11,7 @@ import yaml
 from lightning.pytorch.callbacks import Checkpoint
 
 from mmdiffusion.callbacks import EMA, Evaluate, LogSamples, StartFrom
-from mmdiffusion.cli import MMDiffusionCLI
+from mmdiffusion.experiment import MMDiffusionCLI
 from mmdiffusion.methods import CDCD, DiffDis, MTDiffusion
 from tests.helpers import ROOT
 

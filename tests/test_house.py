@@ -24,11 +24,12 @@ MAX_MEDIAN_FUNCTION_LINES = 15
 MAX_TRACKED_BYTES = 200_000
 
 LEVELS = (
-    {"types", "seeding", "checkpoints", "masks", "optimizers"},
+    {"types", "seeding", "checkpoints", "resuming", "masks", "optimizers"},
     {"losses", "diffusion", "nn", "codecs", "data", "metrics"},
     {"methods"},
     {"runs", "callbacks", "messages"},
-    {"prepare", "export", "report"},
+    {"prepare", "changes", "export", "report"},
+    {"experiment"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -38,6 +39,7 @@ FORBIDDEN = {("methods", "data"), ("methods", "metrics")}
 # a codec that was learned here is a network of ours, frozen; a metric reads images by frozen towers; metrics and data
 # look at images through one small classifier; a checkpoint holds descriptions of data, and only these as objects.
 ALLOWED = {
+    ("resuming", "checkpoints"),
     ("data", "codecs"),
     ("data", "nn"),
     ("codecs", "nn"),

@@ -1,65 +1,237 @@
-"""Two steps and two more are four, with the same data in the same order."""
+"""A training that was stopped anywhere and went on is, to the bit, the one that was not."""
 
-from functools import partial
+import csv
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
 
 import pytest
 import torch
+import yaml
+from filelock import FileLock
+from lightning import Callback
 
-from mmdiffusion.callbacks import EMA, LastCheckpoint
-from tests.helpers import Pictures, build_method, build_trainer, command, fit_run, weights
+from tests.helpers import CONFIG, ROOT, command, fit_run, write_config
+from tests.resuming import Fit, differences
+from tests.test_cli import assert_clear
+
+EPOCHS = {"max_steps": -1, "max_epochs": 3}
+"""The trainer then asks for the length of the data, and so for its loader, before it knows where to go on."""
+ACCUMULATED = {"accumulate_grad_batches": 2, "max_steps": 7}
 
 
-class Watched:
-    """What a fit leaves: noise and loss of each step, weights, the average's count and the learning rate."""
-
-    def __init__(self, folder, max_steps, ckpt_path=None, **settings):
-        make_optimizer = partial(torch.optim.AdamW, lr=1e-2)
-        method = build_method(optimizer=make_optimizer, warmup_steps=1)
-        method.hparams.clear()  # closures of this test, which no checkpoint can hold
-        losses = method.losses
-        self.losses, self.noise = [], []
-
-        def watched(batch, generator):
-            self.noise.append(generator.initial_seed())
-            terms = losses(batch, generator)
-            self.losses.append(terms["loss"].item())
-            return terms
-
-        method.losses = watched
-        self.ema = EMA()
-        saver = LastCheckpoint()
-        defaults = {"max_steps": max_steps, "limit_val_batches": 0, "enable_checkpointing": True}
-        trainer = build_trainer(folder, self.ema, saver, **defaults | settings)
-        # the schedule of every run ends at step 8, wherever the run itself ends
-        trainer.__class__ = type("Planned", (type(trainer),), {"estimated_stepping_batches": 8})
-        trainer.fit(method, datamodule=Pictures(), ckpt_path=ckpt_path)
-        self.weights = weights(method)
-        self.rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+# In one process ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"accumulate_grad_batches": 2, "max_epochs": -1}], ids=["plain", "accumulated"]
+    ("name", "num_workers", "settings"),
+    [
+        ("mt_diffusion", 0, ACCUMULATED),
+        ("mt_diffusion", 2, {}),
+        ("cdcd", 0, {}),
+        ("cdcd", 2, EPOCHS),
+        ("diffdis", 0, {"limit_train_batches": 3}),
+    ],
 )
-def test_two_and_two_steps_are_four(tmp_path, settings):
-    whole = Watched(tmp_path / "whole", 4, **settings)
-    first = Watched(tmp_path / "first", 2, **settings)
-    second = Watched(tmp_path / "second", 4, ckpt_path=tmp_path / "first" / "checkpoints" / "last.ckpt", **settings)
-    assert first.noise + second.noise == whole.noise
-    assert first.losses + second.losses == whole.losses
-    assert second.ema.num_updates == whole.ema.num_updates == 4
-    assert second.rate == whole.rate
-    for name, weight in whole.weights.items():
-        assert torch.equal(second.weights[name], weight), name
-    for name, weight in whole.checkpoint["ema"]["raw"].items():
-        assert torch.equal(second.checkpoint["ema"]["raw"][name], weight), name
+def test_stopped_and_gone_on_equals_never_stopped(tmp_path, name, num_workers, settings):
+    """Stopped within an epoch, at its end, and where a validation is due; each part from the checkpoint of the last."""
+    whole = Fit(name, tmp_path / "whole", num_workers=num_workers, **settings)
+    losses, validations, start = [], set(), None
+    for stop in (2, 3, 5, None):
+        part = Fit(name, tmp_path / "parts", num_workers=num_workers, start=start, crash_after=stop, **settings)
+        losses += part.watch.losses
+        validations |= set(part.watch.validations)
+        start = part.last
+    assert losses == whole.watch.losses
+    assert sorted(validations) == whole.watch.validations
+    assert differences(part.state(), whole.state()) == []
+    assert differences(part.samples(), whole.samples()) == []
 
 
-def test_a_run_goes_on_from_the_command_line(tmp_path):
-    fit_run(tmp_path, "--data.init_args.batch_size", "600")  # two steps are an epoch
-    options = ["--ckpt_path", tmp_path / "run" / "checkpoints" / "last.ckpt", "--trainer.max_steps", "4"]
-    status, _, err = command("fit", "-c", tmp_path / "run" / "config.yaml", "--run", tmp_path / "more", *options)
+# In two --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What `resume_worker.py` found in each of two processes, and how they ended."""
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, ROOT / "tests" / "resume_worker.py", str(rank), str(folder)],
+            env=os.environ | place | {"LOCAL_RANK": str(rank), "NODE_RANK": "0"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    found = [torch.load(folder / f"{rank}.pt") if (folder / f"{rank}.pt").is_file() else {} for rank in (0, 1)]
+    assert all(found), "\n".join(errors)
+    return found, [process.returncode for process in processes], errors
+
+
+@pytest.mark.parametrize("name", ["mt_diffusion", "cdcd", "diffdis"])
+def test_two_processes_go_on_as_one_training(two, name):
+    for found in two[0]:
+        assert found[name]["losses"]
+        assert found[name]["differences"] == []
+        assert found[name]["stopped"] == 4
+
+
+def test_processes_share_one_bank_of_negatives(two):
+    first, second = (found["cdcd"]["buffers"] for found in two[0])
+    assert first
+    assert differences(second, first) == []
+
+
+def test_a_step_that_is_bad_in_one_process_is_skipped_in_all(two):
+    assert [found["bad"]["skipped"] for found in two[0]] == [1, 1]
+    assert two[0][0]["bad"]["weight"] == two[0][1]["bad"]["weight"]
+    ranks = [(line["rank"], line["terms"]["train/loss"]) for line in two[0][0]["bad"]["lines"]]
+    assert ranks[0][0] == 0
+    assert ranks[1] == (1, "nan")
+
+
+def test_a_killed_process_ends_the_others_with_a_message(two):
+    _, statuses, errors = two
+    assert statuses == [1, -signal.SIGKILL]
+    assert "another process of this training has ended" in errors[0]
+    assert "Traceback" not in errors[0]
+
+
+# From the command line -----------------------------------------------------------------------------------------
+
+
+class Term(Callback):
+    """Tells this process to stop, at its second batch."""
+
+    def on_before_zero_grad(self, trainer, pl_module, optimizer):
+        if trainer.fit_loop.total_batch_idx == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+LENGTH = ["--trainer.max_steps", "4"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two folders with runs of four steps: one at once, one that was told to stop after the second."""
+    folder = tmp_path_factory.mktemp("runs")
+    fit_run(folder, *LENGTH)
+    callbacks = [*CONFIG["trainer"]["callbacks"], {"class_path": "tests.test_resume.Term"}]
+    write_config(folder / "stopped.yaml", CONFIG | {"trainer": CONFIG["trainer"] | {"callbacks": callbacks}})
+    words = ["fit", "-c", folder / "stopped.yaml", "--run", folder / "stopped", *LENGTH]
+    status, _, err = command(*words)
+    assert status == 75, err
+    assert f"stopped after step 2, as SIGTERM asked; `mmdiffusion fit --run {folder / 'stopped'}` goes on" in err
+    status, _, err = command(*words)
+    assert status == 0, err
+    return folder / "run", folder / "stopped"
+
+
+def curve(run):
+    with (run / "metrics.csv").open(newline="") as file:
+        return [sorted(row.items()) for row in csv.DictReader(file)]
+
+
+def test_the_same_command_goes_on(runs):
+    whole, stopped = runs
+    contents = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in runs]
+    for key in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "loops", "Digits"):
+        assert differences(contents[1][key], contents[0][key], key) == []
+    assert curve(stopped) == curve(whole)
+    pictures = [{path.name: path.read_bytes() for path in (run / "samples").iterdir()} for run in runs]
+    assert pictures[0] == pictures[1]
+
+
+def changed(run, tmp_path, change):
+    """A copy of a run with another last checkpoint."""
+    copy = tmp_path / "run"
+    (copy / "checkpoints").mkdir(parents=True)
+    (copy / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    contents = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    change(contents)
+    torch.save(contents, copy / "checkpoints" / "last.ckpt")
+    return copy
+
+
+def test_a_run_goes_on_by_its_folder_and_may_become_longer(runs, tmp_path, caplog):
+    run = changed(runs[0], tmp_path, lambda contents: None)
+    status, _, err = command("fit", "--run", run)
+    assert status == 2
+    assert_clear(err, str(run), "finished, at step 4", "never overwritten", "--trainer.max_steps")
+    with caplog.at_level(logging.INFO):
+        status, _, err = command("fit", "--run", run, "--trainer.max_steps", "5")
+    assert status == 0, err
+    assert "trainer.max_steps was 4, now 5: the learning rate follows" in caplog.text
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 5
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said(runs, tmp_path, caplog):
+    run = changed(runs[0], tmp_path, lambda contents: None)
+    last = run / "checkpoints" / "last.ckpt"
+    last.rename(last.with_name("previous.ckpt"))
+    last.write_bytes(last.with_name("previous.ckpt").read_bytes()[:-50])
+    with caplog.at_level(logging.WARNING):
+        status, _, err = command("fit", "--run", run, "--trainer.max_steps", "5")
+    assert status == 0, err
+    assert "last.ckpt is damaged" in caplog.text
+    names = sorted(path.name for path in last.parent.iterdir())
+    assert names == ["last.ckpt", "last.ckpt.damaged", "previous.ckpt"]
+
+
+def test_a_run_without_a_checkpoint_starts_again(runs, tmp_path):
+    run = changed(runs[0], tmp_path, lambda contents: None)
+    (run / "checkpoints" / "last.ckpt").unlink()
+    (run / "metrics.csv").write_text("step,train/loss\n0,9.0\n")
+    status, _, err = command("fit", "--run", run)
+    assert status == 0, err
+    assert curve(run) == curve(runs[0])
+
+
+def test_one_process_trains_in_a_folder(runs, tmp_path, monkeypatch):
+    run = changed(runs[0], tmp_path, lambda contents: None)
+    monkeypatch.setattr("mmdiffusion.callbacks.record.WAIT", 0.01)
+    with FileLock(run / ".lock"):
+        status, _, err = command("fit", "--run", run, "--trainer.max_steps", "5")
+    assert status == 2
+    assert_clear(err, str(run), "another process is training there")
+
+
+def test_another_experiment_is_refused(runs):
+    status, _, err = command("fit", "--run", runs[0], "--data.init_args.batch_size", "8", "--trainer.max_steps", "5")
+    assert status == 2
+    assert_clear(err, str(runs[0]), "data.init_args.batch_size was 16, now 8", "StartFrom")
+
+
+def test_an_older_checkpoint_is_named(runs, tmp_path):
+    run = changed(runs[0], tmp_path, lambda contents: contents.pop("mmdiffusion"))
+    status, _, err = command("fit", "--run", run, "--trainer.max_steps", "5")
+    assert status == 2
+    assert_clear(err, "last.ckpt was written by an early mmdiffusion", "StartFrom")
+    assert command("validate", "--run", run)[0] == 0
+
+
+def test_other_batches_are_refused_from_another_folder(runs, tmp_path):
+    last = runs[0] / "checkpoints" / "last.ckpt"
+    words = ["--ckpt_path", last, "--data.init_args.batch_size", "8", "--trainer.max_steps", "5"]
+    status, _, err = command("fit", "-c", runs[0] / "config.yaml", "--run", tmp_path / "more", *words)
+    assert status == 2
+    assert_clear(err, "batch_size is 8: expected 16")
+
+
+def test_a_run_goes_on_in_another_folder(runs, tmp_path):
+    words = ["--ckpt_path", runs[0] / "checkpoints" / "last.ckpt", "--trainer.max_steps", "5"]
+    status, _, err = command("fit", "-c", runs[0] / "config.yaml", "--run", tmp_path / "more", *words)
     assert status == 0, err
     checkpoint = torch.load(tmp_path / "more" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert checkpoint["global_step"] == 4
-    assert checkpoint["ema"]["num_updates"] == 4
+    assert checkpoint["global_step"] == 5
+    assert checkpoint["ema"]["num_updates"] == 5

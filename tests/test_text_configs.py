@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from mmdiffusion.callbacks import LogSamples
-from mmdiffusion.cli import MMDiffusionCLI
+from mmdiffusion.experiment import MMDiffusionCLI
 from tests.data.pictures import scene, stored
 from tests.helpers import ROOT, command
 from tests.tiny_weights import save_autoencoder_kl, save_clip, save_vq_model

@@ -1,5 +1,6 @@
 """When something is averaged, drawn, measured or saved."""
 
+from mmdiffusion.callbacks.bad_steps import SkipBadSteps
 from mmdiffusion.callbacks.bound import Bound
 from mmdiffusion.callbacks.checkpoint import LastCheckpoint
 from mmdiffusion.callbacks.controls import AnotherPiece, ClickTrack, Control, MaskedInput
@@ -24,6 +25,7 @@ __all__ = [
     "LastCheckpoint",
     "LogSamples",
     "MaskedInput",
+    "SkipBadSteps",
     "StartFrom",
     "StepProgress",
     "Throughput",

@@ -45,6 +45,23 @@ class LogSamples(Callback):
         self.every_n_steps = every_n_steps
         self._last_step = 0
 
+    @property
+    def state_key(self) -> str:
+        """One memory for each of several such callbacks."""
+        return self._generate_state_key(draws=sorted(self.draws), every_n_steps=self.every_n_steps)
+
+    def state_dict(self) -> dict[str, int]:
+        """When it wrote last: a training that goes on writes at the same steps as one that was not stopped."""
+        return {"last_step": self._last_step}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Remember when it wrote last.
+
+        Args:
+            state_dict: What `state_dict` returned.
+        """
+        self._last_step = state_dict["last_step"]
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check what is to be drawn."""
         check_draws(self.draws, pl_module)

@@ -3,13 +3,16 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
-from typing import Literal
+from itertools import islice
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from mmdiffusion.resuming import position
 from mmdiffusion.seeding import stream_seed
 from mmdiffusion.types import Batch, DataSpec
 
@@ -49,10 +52,34 @@ class Arrays(Dataset):
 class Order(DistributedSampler):
     """Shuffled rows of a training split, by (seed, epoch); numbered on through the epochs: epoch * size + row."""
 
+    _begun: tuple[int, int] = (0, 0)
+
+    def go_on(self, epoch: int, seen: int) -> None:
+        """Begin where a training stopped.
+
+        Args:
+            epoch: Its epoch.
+            seen: Rows of this epoch that this process has had; later epochs are whole.
+        """
+        self._begun = (epoch, seen)
+        self.set_epoch(epoch)  # now: worker processes fetch before the trainer sets it
+
     def __iter__(self) -> Iterator[int]:
         """Numbers of the draws of this process in this epoch."""
         first = self.epoch * len(self.dataset)  # pyright: ignore[reportArgumentType]
-        return (first + row for row in super().__iter__())
+        epoch, seen = self._begun
+        return (first + row for row in islice(super().__iter__(), seen if epoch == self.epoch else 0, None))
+
+
+class Resumable(DataLoader):
+    """A loader of an `Order`, which goes on where a training stopped: nothing is left to be remembered here."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the data module keeps the place."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing; Lightning takes a loader without this for one that starts the epoch again."""
 
 
 class DataModule(LightningDataModule, ABC):
@@ -70,6 +97,7 @@ class DataModule(LightningDataModule, ABC):
             if value < 1:
                 raise ValueError(f"{name} is {value}: expected at least 1")
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self._begun = (0, 0)
 
     @property
     @abstractmethod
@@ -140,7 +168,37 @@ class DataModule(LightningDataModule, ABC):
             seed=stream_seed(self.seed, "order", 0),
             drop_last=True,
         )
+        epoch, batches = self._begun
+        order.go_on(epoch, batches * self.batch_size)
         return self._loader(dataset, self.batch_size, sampler=order, drop_last=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training data are read, and what that place is counted in; nothing outside of a training."""
+        if self.trainer is None:
+            return {}
+        where = position(self.trainer)
+        counted = {"batch_size": self.batch_size, "processes": self._num_processes}
+        return {"epoch": where.epoch, "batches": where.batches} | counted
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on reading where a training stopped; tests and predictions read from the start.
+
+        Args:
+            state_dict: What `state_dict` returned.
+
+        Raises:
+            ValueError: if batches or processes are others now: noise and order depend on them.
+        """
+        if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        now = {"batch_size": self.batch_size, "processes": self._num_processes}
+        for name, value in now.items():
+            if state_dict[name] != value:
+                raise ValueError(
+                    f"{name} is {value}: expected {state_dict[name]}, as before this training was stopped; its noise "
+                    "and the order of its data depend on it. For another, start a new run with the callback StartFrom"
+                )
+        self._begun = (state_dict["epoch"], state_dict["batches"])
 
     @property
     def _num_processes(self) -> int:
@@ -159,8 +217,9 @@ class DataModule(LightningDataModule, ABC):
         return self.test_dataloader()
 
     def _loader(self, dataset: Dataset, batch_size: int, **options: object) -> DataLoader:
+        kind = Resumable if isinstance(options.get("sampler"), Order) else DataLoader
         # by name: Lightning takes the arguments apart and adds its own
-        return DataLoader(dataset, batch_size=batch_size, collate_fn=whole_batch, **options)  # pyright: ignore
+        return kind(dataset, batch_size=batch_size, collate_fn=whole_batch, **options)  # pyright: ignore
 
 
 def only(batch: Batch, entries: Collection[str] | None) -> Batch:

@@ -70,7 +70,8 @@ class ImportanceTimes(ExactBuffers):
         """Take note of losses; with several processes, of all of theirs (Nichol & Dhariwal 2021, Sec. 3.3).
 
         With `torch.distributed` initialised this is a collective call: every process makes it, each with as many
-        samples as it has. They hold the same history afterwards, that of one process given everything.
+        samples as it has. They hold the same history afterwards, that of one process given everything. A loss that is
+        not finite is left out: one would spoil its step for good.
 
         Args:
             time: t of each sample, 1..T.
@@ -82,7 +83,8 @@ class ImportanceTimes(ExactBuffers):
         if bool(((time < 1) | (time > self.num_steps)).any()):
             raise ValueError(f"time is {time.tolist()}: expected 1 to {self.num_steps}, the steps of the schedule")
         seen = self.square.new_zeros(2, self.num_steps)
-        values = torch.stack([loss.double() ** 2, torch.ones_like(loss, dtype=torch.float64)])
+        is_finite = loss.isfinite()
+        values = torch.stack([loss.double().where(is_finite, 0) ** 2, is_finite.double()])
         seen.index_add_(1, time - 1, values)
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(seen)

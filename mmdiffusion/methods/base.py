@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from mmdiffusion import __version__
 from mmdiffusion.codecs.encoder import Encoder
 from mmdiffusion.optimizers import split_matrices
+from mmdiffusion.resuming import FORMAT, KEY, position, settle
 from mmdiffusion.seeding import step_generator
 from mmdiffusion.types import Batch
 
@@ -150,6 +152,11 @@ class Method(LightningModule, ABC):
         terms = self.losses(batch, self.generator("train", self.trainer.fit_loop.total_batch_idx))
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
         return terms["loss"]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say where training goes on, and who says so."""
+        settle(checkpoint["loops"], position(self.trainer), self.trainer.global_step)
+        checkpoint[KEY] = {"version": __version__, "format": FORMAT}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss with the same noise at every validation, so that its curve compares one step with another."""

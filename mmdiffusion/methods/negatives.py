@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from mmdiffusion.methods.pairs import gather
+
 Tokens = Int[Tensor, "b l"]
 
 
@@ -112,7 +114,7 @@ class IntraNegatives(NegativeSource):
 class InterNegatives(NegativeSource):
     """Other samples, of another class: from the batch, and from a bank of the samples seen last.
 
-    Each process draws from its own batch and bank. The bank is kept in checkpoints.
+    Each process draws from its own batch and from one bank of all, the same in every process and part of a checkpoint.
 
     Args:
         num_negatives: Negatives for each positive (10 in the paper).
@@ -175,6 +177,7 @@ class InterNegatives(NegativeSource):
     def _remember(self, tokens: Tokens, group: Int[Tensor, " b"]) -> None:
         if self.bank_size == 0 or not self.training:
             return
+        tokens, group = gather(tokens), gather(group)
         bank = self.bank_tokens if len(self.bank_group) else tokens[:0]
         self.bank_tokens = torch.cat([tokens, bank])[: self.bank_size].detach().clone()
         self.bank_group = torch.cat([group, self.bank_group])[: self.bank_size].detach().clone()

@@ -101,7 +101,7 @@ def compare(
     return Compared(loss, is_right, num_same)
 
 
-def gather(x: Float[Tensor, "b d"] | Int[Tensor, " b"]) -> Tensor:
+def gather(x: Float[Tensor, "b d"] | Int[Tensor, "b d"] | Int[Tensor, " b"]) -> Tensor:
     """The tensors of all processes one after the other, with their gradient; as many rows on each."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x

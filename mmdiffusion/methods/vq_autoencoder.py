@@ -87,6 +87,7 @@ class VQAutoencoder(Method):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write beside the weights what a frozen codec needs to rebuild the network."""
+        super().on_save_checkpoint(checkpoint)
         settings = {"modality": self.modality, "spec": self.source, "settings": self.network.settings}
         checkpoint["autoencoder"] = settings
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import mmdiffusion
-from mmdiffusion.cli import MMDiffusionCLI
 from mmdiffusion.codecs import LearnedTokens
 from mmdiffusion.data import Digits
+from mmdiffusion.experiment import MMDiffusionCLI
 from mmdiffusion.types import ImageSpec, LabelSpec, TokenSpec
 from tests.helpers import CONFIG, fit_run, write_config
 

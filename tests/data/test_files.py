@@ -104,7 +104,9 @@ def test_split_is_indexed_once_and_rows_are_floats():
 class Told(Numbers):
     """Its captions need no pictures."""
 
-    told = ("caption",)
+    @property
+    def told(self):
+        return ("caption",)
 
     def tell(self, row, generator):
         return {"caption": f"number {row}"}

@@ -29,20 +29,8 @@ from mmdiffusion.runs import (
     existing_run,
     new_run,
 )
+from mmdiffusion.usage import USAGE
 
-USAGE = """usage: mmdiffusion {prepare,fit,validate,test,predict,export,report} ...
-
-  mmdiffusion prepare -c CONFIG --cache.folder FOLDER    encodes the data once; also statistics that metrics refer to
-  mmdiffusion fit -c CONFIG [-c OVERLAY ...] [--run FOLDER] [--section.key VALUE ...]
-  mmdiffusion fit --run FOLDER           goes on with a run that was stopped; so does the command that began it
-  mmdiffusion test --run FOLDER          also validate and predict; --ckpt_path takes another checkpoint
-  mmdiffusion export --run FOLDER [--to FOLDER]    averaged weights as safetensors, settings and a model card
-  mmdiffusion report --run FOLDER [--to FILE]      one HTML page: samples, a film of them, figures, curves, settings
-  mmdiffusion fit --help                 every setting
-  mmdiffusion fit -c CONFIG --print_config
-
-A run is one folder: config.yaml, checkpoints/, metrics.csv, metrics.json, samples/.
-"""
 HANDED_ON = {"export": export, "report": report}
 """Commands that make something of a finished run."""
 OTHERS = ("prepare", *HANDED_ON)
@@ -164,9 +152,6 @@ def fit(run: str | None, rest: list[str]) -> None:
 def main() -> None:
     """Entry point of the `mmdiffusion` command: the user's mistakes end in one message and status 2."""
     args = sys.argv[1:]
-    if not args or args[0] in ("-h", "--help"):
-        sys.stdout.write(USAGE)
-        return
     quieten()
     try:
         execute(args)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from lightning import LightningModule, Trainer
 
-from mmdiffusion.cli import main
+from mmdiffusion.__main__ import main
 from mmdiffusion.data.base import Arrays, DataModule
 from mmdiffusion.diffusion import CosineSchedule, SaturatingDrift
 from mmdiffusion.experiment import MMDiffusionCLI

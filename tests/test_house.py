@@ -24,13 +24,14 @@ MAX_MEDIAN_FUNCTION_LINES = 15
 MAX_TRACKED_BYTES = 200_000
 
 LEVELS = (
-    {"types", "seeding", "checkpoints", "resuming", "masks", "optimizers"},
+    {"types", "usage", "seeding", "checkpoints", "resuming", "masks", "optimizers"},
     {"losses", "diffusion", "nn", "codecs", "data", "metrics"},
     {"methods"},
     {"runs", "callbacks", "messages"},
     {"prepare", "changes", "export", "report"},
     {"experiment"},
     {"cli"},
+    {"__main__"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # Downwards, and forbidden all the same: a method knows neither where its batches come from nor how it is judged.

@@ -32,3 +32,10 @@ def test_public_names_are_frozen():
 
 def test_public_names_resolve():
     assert all(hasattr(mmdiffusion, name) for name in mmdiffusion.__all__)
+
+
+def test_usage_is_said_without_importing_anything_heavy():
+    said = "usage: mmdiffusion"
+    loaded = heavy_after("from mmdiffusion.__main__ import main\nsys.argv[1:] = ['--help']\nmain()")
+    assert " ".join(loaded).startswith(said)
+    assert not set(HEAVY) & set(loaded)

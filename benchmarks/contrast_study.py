@@ -10,16 +10,17 @@ goes on, one that is complete prints its table at once. Nothing here is tuned on
 import argparse
 import csv
 import json
-import math
 import statistics
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
+from benchmarks.studies import kept, spread
 from mmdiffusion.callbacks import Draw, Evaluate
 from mmdiffusion.callbacks.column import Column, inputs
 from mmdiffusion.callbacks.draws import Conditions, draw_samples
@@ -176,14 +177,6 @@ def table(data: str, results: dict[tuple[str, int], dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation, to three digits of the mean."""
-    mean = statistics.mean(values)
-    digits = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 0
-    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean:.{digits}f}{deviation}"
-
-
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,11 +189,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for variant in VARIANTS:
             folder = arguments.out / f"{arguments.data}-{variant}-{seed}"
-            finished = folder / "result.json"
-            if not finished.exists():
-                result = run(arguments.data, variant, seed, folder)
-                finished.write_text(json.dumps(result) + "\n")
-            results[variant, seed] = json.loads(finished.read_text())
+            results[variant, seed] = kept(folder, partial(run, arguments.data, variant, seed, folder))
     Console(width=160).print(table(arguments.data, results), markup=False)
 
 

@@ -10,18 +10,17 @@ digits. What is finished stays in the folder: a study that was interrupted goes 
 """
 
 import argparse
-import json
 import shutil
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 
-from benchmarks.contrast_study import spread
-from mmdiffusion.callbacks.table import FILES
+from benchmarks.studies import kept, spread, test
 from mmdiffusion.cli import execute
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "mt_diffusion"
@@ -118,7 +117,6 @@ def fit(variant: Variant, seed: int, steps: int, folder: Path, start: Path | Non
     folder.parent.mkdir(parents=True, exist_ok=True)
     config = folder.with_suffix(".yaml")
     config.write_text(yaml.safe_dump(config_of(variant, seed, steps, start)))
-    shutil.rmtree(folder, ignore_errors=True)  # of a study that was interrupted
     execute(["fit", "-c", str(config), "--run", str(folder)])
 
 
@@ -135,11 +133,10 @@ def run(name: str, variant: Variant, seed: int, steps: int, folder: Path) -> dic
     start = None
     if name == FINETUNED:
         start, steps = folder.with_name(f"{folder.name}-first"), steps // 2
+        shutil.rmtree(start, ignore_errors=True)  # of a study that was interrupted
         fit(STUDIES["modalities"]["joint"], seed, steps, start)
     fit(variant, seed, steps, folder, start)
-    execute(["test", "--run", str(folder)])
-    made = json.loads((folder / FILES["test"]).read_text())
-    return {metric: {column: figure["value"] for column, figure in row.items()} for metric, row in made.items()}
+    return test(folder)
 
 
 def cells(runs: list[dict[str, dict[str, float]]]) -> list[str]:
@@ -175,10 +172,8 @@ def main() -> None:
             for name, variant in STUDIES[arguments.study].items():
                 stem = "".join(letter if letter.isalnum() else "-" for letter in name)
                 folder = arguments.out / f"{stem}-{steps}-{seed}"
-                finished = folder / "result.json"
-                if not finished.exists():
-                    finished.write_text(json.dumps(run(name, variant, seed, steps, folder)) + "\n")
-                results.setdefault((name, steps), []).append(json.loads(finished.read_text()))
+                made = kept(folder, partial(run, name, variant, seed, steps, folder))
+                results.setdefault((name, steps), []).append(made)
     lines = [f"| | steps | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
     for name in STUDIES[arguments.study]:
         for steps in arguments.steps:

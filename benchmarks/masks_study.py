@@ -8,17 +8,15 @@ no head is trained. Samples are 1,000, test split, what can be seen put back. Wh
 """
 
 import argparse
-import json
-import shutil
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 
-from benchmarks.contrast_study import spread
-from mmdiffusion.callbacks.table import FILES
+from benchmarks.studies import kept, spread, test
 from mmdiffusion.cli import execute
 
 CONFIG = Path(__file__).parents[1] / "configs" / "mt_diffusion" / "digits_masked.yaml"
@@ -63,14 +61,8 @@ def run(variant: str, seed: int, folder: Path) -> dict[str, Any]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     config = folder.with_suffix(".yaml")
     config.write_text(yaml.safe_dump(config_of(variant, seed)))
-    shutil.rmtree(folder, ignore_errors=True)  # of a study that was interrupted
     execute(["fit", "-c", str(config), "--run", str(folder)])
-    figures = {}
-    for share in SHARES:
-        execute(["test", "--run", str(folder), f"--data.init_args.mask_share={share}"])
-        made = json.loads((folder / FILES["test"]).read_text())
-        figures[str(share)] = {metric: {c: f["value"] for c, f in row.items()} for metric, row in made.items()}
-    return figures
+    return {str(share): test(folder, f"--data.init_args.mask_share={share}") for share in SHARES}
 
 
 def lines(results: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -104,10 +96,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for variant in VARIANTS:
             folder = arguments.out / f"{variant.replace(' ', '-')}-{seed}"
-            finished = folder / "result.json"
-            if not finished.exists():
-                finished.write_text(json.dumps(run(variant, seed, folder)) + "\n")
-            results[variant].append(json.loads(finished.read_text()))
+            results[variant].append(kept(folder, partial(run, variant, seed, folder)))
     Console(width=200).print("\n".join(lines(results)), markup=False)
 
 

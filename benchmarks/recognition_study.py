@@ -9,16 +9,15 @@ What is finished stays in the folder: a study that was interrupted goes on, one 
 
 import argparse
 import json
-import shutil
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 
-from benchmarks.contrast_study import spread
-from mmdiffusion.callbacks.table import FILES
+from benchmarks.studies import kept, spread, test
 from mmdiffusion.cli import execute
 
 CONFIG = Path(__file__).parents[1] / "configs" / "diffdis" / "digits.yaml"
@@ -72,16 +71,11 @@ def run(variant: str, seed: int, folder: Path) -> dict[str, Any]:
     Returns:
         Figures by way to recognise, metric and column.
     """
-    shutil.rmtree(folder, ignore_errors=True)  # of a study that was interrupted
     trainer = {"max_steps": NUM_STEPS, "val_check_interval": NUM_STEPS + 1, "callbacks": callbacks(variant)}
     options = [f"--seed_everything={seed}", *words(trainer, "trainer."), *words(VARIANTS[variant])]
     execute(["fit", "-c", str(CONFIG), "--run", str(folder), *options])
-    figures = {}
-    for name, settings in RECOGNITION.items() if variant == "joint" else [("1 step", {})]:
-        execute(["test", "--run", str(folder), *words(settings)])
-        made = json.loads((folder / FILES["test"]).read_text())
-        figures[name] = {metric: {c: f["value"] for c, f in row.items()} for metric, row in made.items()}
-    return figures
+    ways = RECOGNITION if variant == "joint" else {"1 step": {}}
+    return {name: test(folder, *words(settings)) for name, settings in ways.items()}
 
 
 def row(name: str, runs: list[dict[str, dict[str, float]]]) -> str:
@@ -115,11 +109,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for variant in VARIANTS:
             folder = arguments.out / f"{variant.replace(',', '').replace(' ', '-')}-{seed}"
-            finished = folder / "result.json"
-            if not finished.exists():
-                result = run(variant, seed, folder)
-                finished.write_text(json.dumps(result) + "\n")
-            results[variant].append(json.loads(finished.read_text()))
+            results[variant].append(kept(folder, partial(run, variant, seed, folder)))
     lines = [
         "| | recognised, % | blank images | other images | drawn: judged right, % | `fid[digits-cnn]` |",
         "|---" * 6 + "|",

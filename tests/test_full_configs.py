@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
-from mmdiffusion.callbacks import LogSamples
 from tests.data.dance_files import write_archive, write_segments
+from tests.small_configs import train
 from tests.test_configs import FULL, build, name
 from tests.test_picture_configs import NAMES as PICTURES
 from tests.test_text_configs import EXPERIMENTS as TEXT
@@ -67,13 +67,7 @@ def test_each_is_trained_somewhere():
 def test_it_trains_on_files_of_its_layout(path, tmp_path, recwarn):
     cli = build(tmp_path / "run", path, **LITTLE | MADE[name(path)](tmp_path))
     cli.model.steps = 1
-    for callback in cli.trainer.callbacks:
-        if isinstance(callback, LogSamples):
-            callback.num_samples = 2
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-    assert cli.trainer.global_step == 2
-    assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
-    assert torch.isfinite(cli.trainer.callback_metrics["val/loss"])
+    train(cli)
     assert len(list((tmp_path / "run" / "samples").glob("*"))) == 2
     assert any("published are" in str(warning.message) for warning in recwarn), "a few files are no whole split"
 

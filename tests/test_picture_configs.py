@@ -4,12 +4,10 @@ import re
 
 import numpy as np
 import pytest
-import torch
-import yaml
 from PIL import Image
 
-from mmdiffusion.callbacks import LogSamples
 from tests.data.pictures import save
+from tests.small_configs import train, without_references
 from tests.test_configs import CONFIGS, build
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*; published are")
@@ -63,28 +61,11 @@ def workplace(tmp_path_factory):
     return folder
 
 
-def without_references(name, folder):
-    """The configuration with distances to the evaluated split: statistics are what `prepare` computes, tested there."""
-    config = yaml.safe_load((CONFIGS / "mt_diffusion" / f"{name}.yaml").read_text())
-    (evaluate,) = (one for one in config["trainer"]["callbacks"] if one["class_path"] == "Evaluate")
-    for metric in evaluate["init_args"]["metrics"]:
-        metric.get("init_args", {}).pop("reference", None)
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return path
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_validates_and_draws(name, workplace, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace)
-    cli = build(tmp_path / "run", without_references(name, tmp_path), **LITTLE)
-    for callback in cli.trainer.callbacks:
-        if isinstance(callback, LogSamples):
-            callback.num_samples = 2
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-    assert cli.trainer.global_step == 2
-    assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
-    assert torch.isfinite(cli.trainer.callback_metrics["val/loss"])
+    cli = build(tmp_path / "run", without_references(f"mt_diffusion/{name}", tmp_path), **LITTLE)
+    train(cli)
     assert len(list((tmp_path / "run" / "samples").glob("*.png"))) == 2
 
 

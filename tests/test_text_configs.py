@@ -10,13 +10,12 @@ import sys
 import tarfile
 
 import pytest
-import torch
 import yaml
 
-from mmdiffusion.callbacks import LogSamples
 from mmdiffusion.experiment import MMDiffusionCLI
 from tests.data.pictures import scene, stored
 from tests.helpers import ROOT, command
+from tests.small_configs import train, without_references
 from tests.tiny_weights import save_autoencoder_kl, save_clip, save_vq_model
 
 pytest.importorskip("diffusers", reason="needs the extra `pretrained`")
@@ -116,17 +115,6 @@ def smaller(name):
     return options
 
 
-def without_references(name, folder):
-    """The configuration with distances to the evaluated split: statistics are what `prepare` computes, tested there."""
-    config = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
-    (evaluate,) = (one for one in config["trainer"]["callbacks"] if one["class_path"] == "Evaluate")
-    for metric in evaluate["init_args"]["metrics"]:
-        metric.get("init_args", {}).pop("reference", None)
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return path
-
-
 def build(folder, name):
     config = without_references(name, folder)
     options = [f"--{key}={json.dumps(value)}" for key, value in smaller(name).items()]
@@ -147,11 +135,5 @@ def build(folder, name):
 def test_it_trains_validates_and_draws(name, workplace, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace)
     cli = build(tmp_path, name)
-    for callback in cli.trainer.callbacks:
-        if isinstance(callback, LogSamples):
-            callback.num_samples = 2
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-    assert cli.trainer.global_step == 2
-    assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
-    assert torch.isfinite(cli.trainer.callback_metrics["val/loss"])
+    train(cli)
     assert list((tmp_path / "samples").glob("*.png"))

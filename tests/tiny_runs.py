@@ -50,6 +50,15 @@ def tokens(path: Path) -> dict[str, Any]:
     return config(CONFIG, {"conditional": {"given": ["label"]}}, model=second(path))
 
 
+def fit_all(folder: Path) -> None:
+    """Train every kind into a folder of its name, `tokens` on the run `codec`, and test `digits`."""
+    for make in (digits, dance, captions, codec):
+        fit(folder / make.__name__, make())
+    fit(folder / "tokens", tokens(folder / "codec"))
+    status, _, error = command("test", "--run", folder / "digits")
+    assert status == 0, error
+
+
 def fit(folder: Path, settings: dict[str, Any]) -> Path:
     """Train into a folder, and give it back."""
     written = write_config(folder.parent / f"{folder.name}.yaml", settings)

@@ -30,10 +30,7 @@ GIVEN = {
 def folder(tmp_path_factory):
     """Runs by name; `tokens` reads the run `codec`. Every run has its export in `<run>/export`."""
     folder = tmp_path_factory.mktemp("export")
-    for name in ("digits", "dance", "captions", "codec"):
-        tiny_runs.fit(folder / name, getattr(tiny_runs, name)())
-    assert command("test", "--run", folder / "digits")[0] == 0
-    tiny_runs.fit(folder / "tokens", tiny_runs.tokens(folder / "codec"))
+    tiny_runs.fit_all(folder)
     for name in GIVEN:
         status, _, error = command("export", "--run", folder / name)
         assert status == 0, error

@@ -63,10 +63,7 @@ def content(address):
 def folder(tmp_path_factory):
     """Runs by name, each with its page `report.html`."""
     folder = tmp_path_factory.mktemp("report")
-    for name in NAMES[:-1]:
-        tiny_runs.fit(folder / name, getattr(tiny_runs, name)())
-    assert command("test", "--run", folder / "digits")[0] == 0
-    tiny_runs.fit(folder / "tokens", tiny_runs.tokens(folder / "codec"))
+    tiny_runs.fit_all(folder)
     for name in NAMES:
         status, _, error = command("report", "--run", folder / name)
         assert status == 0, error

@@ -1,12 +1,12 @@
 """What further modalities do to images, and images to them: MT-Diffusion's parts over seeds and lengths, on digits.
 
-    python -m benchmarks.joint_study {modalities,drifts} [--seeds 0 1 2] [--steps 350 700 1400] [--out runs/joint_study]
+    python -m benchmarks.joint_study {tasks,representations,drifts} [--seeds 0 1 2] [--steps 1400] [--out runs/joint]
 
-Every variant sees the same number of images, on the same network. `modalities`: the image alone; a head that reads the
-label with nothing aggregated; joint diffusion of both; half the steps joint, half on images for a label alone; and with
-features of a small classifier, as maps (ReDi), as one token (REG), and both. `drifts`: joint diffusion with other ways
-for the label to enter. Samples are 1,000 of each kind, test split; distances are `fid[digits-cnn]` over that of real
-digits. What is finished stays in the folder: a study that was interrupted goes on.
+Every variant sees the same number of images, on the same network. `tasks`: the image alone; a head that reads the label
+with nothing aggregated; joint diffusion of both; half the steps joint, half on images for a label alone.
+`representations`: the image alone, and with features of a small classifier: maps (ReDi), one token (REG), both.
+`drifts`: joint diffusion with other ways for the label to enter. Samples are 1,000 of each kind, test split; distances
+are `fid[digits-cnn]` over that of real digits. What is finished stays in the folder: an interrupted study goes on.
 """
 
 import argparse
@@ -52,13 +52,17 @@ def drift(name: str, **settings: Any) -> Variant:
     return Variant("digits", {"class_path": name, "init_args": settings})
 
 
+ALONE = Variant("digits_single_task")
 FINETUNED = "joint, then images for a label"
 STUDIES: dict[str, dict[str, Variant]] = {
-    "modalities": {
-        "image alone": Variant("digits_single_task"),
+    "tasks": {
+        "image alone": ALONE,
         "label head, nothing aggregated": drift("NoDrift"),
         "joint": Variant("digits"),
         FINETUNED: Variant("digits_finetuned"),
+    },
+    "representations": {
+        "image alone": ALONE,
         "image and maps (ReDi)": Variant("digits_features", dropped="feature"),
         "image and token (REG)": Variant("digits_features", dropped="feature_map"),
         "image, maps and token": Variant("digits_features"),
@@ -134,7 +138,7 @@ def run(name: str, variant: Variant, seed: int, steps: int, folder: Path) -> dic
     if name == FINETUNED:
         start, steps = folder.with_name(f"{folder.name}-first"), steps // 2
         shutil.rmtree(start, ignore_errors=True)  # of a study that was interrupted
-        fit(STUDIES["modalities"]["joint"], seed, steps, start)
+        fit(STUDIES["tasks"]["joint"], seed, steps, start)
     fit(variant, seed, steps, folder, start)
     return test(folder)
 
@@ -162,8 +166,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, nargs="+", default=[350, 700, 1400])
-    parser.add_argument("--out", type=Path, default=Path("runs/joint_study"))
+    parser.add_argument("--steps", type=int, nargs="+", default=[1400])
+    parser.add_argument("--out", type=Path, default=Path("runs/joint"))
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", module="lightning")
     results: dict[tuple[str, int], list[dict[str, dict[str, float]]]] = {}

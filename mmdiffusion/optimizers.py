@@ -12,8 +12,12 @@ SMALLEST_MATRIX = 64
 
 
 def is_matrix(module: nn.Module) -> bool:
-    """Whether the weight of a module maps features to features, so that its singular values mean something."""
-    return isinstance(module, nn.Linear) and min(module.weight.shape) >= SMALLEST_MATRIX
+    """Whether the weight of a module maps features to features, so that its singular values mean something.
+
+    That is a plain linear layer. A kind of its own, such as `Modulation`, does something else: with AdamW for the
+    modulations a network drew 37 % of scenes right after 300 steps, with Muon for them 26 %, in more time.
+    """
+    return type(module) is nn.Linear and min(module.weight.shape) >= SMALLEST_MATRIX
 
 
 class MuonAdamW(Optimizer):

@@ -112,3 +112,12 @@ def test_it_averages_saves_draws_and_measures(path, tmp_path, first_stages):
 @pytest.mark.parametrize("path", sorted(OVERLAYS.glob("*.yaml")), ids=name)
 def test_an_overlay_fits_an_experiment(path, tmp_path):
     assert build(tmp_path, CONFIGS / "mt_diffusion" / "digits.yaml", path).model is not None
+
+
+@pytest.mark.parametrize("experiment", ["cdcd/digits.yaml", "diffdis/digits.yaml", "mt_diffusion/digits.yaml"])
+def test_the_small_overlay_makes_every_method_small(experiment, tmp_path):
+    full = build(tmp_path, CONFIGS / experiment).model
+    small = build(tmp_path, CONFIGS / experiment, OVERLAYS / "small.yaml").model
+    sizes = [sum(weight.numel() for weight in method.parameters()) for method in (full, small)]
+    assert small.steps == 2
+    assert sizes[1] < 0.3 * sizes[0]

@@ -9,6 +9,7 @@ from torch.optim import AdamW, Muon
 from torch.optim.lr_scheduler import LambdaLR
 
 from mmdiffusion.methods.base import ParameterGroup, optimizer_groups
+from mmdiffusion.nn.layers import Modulation
 from mmdiffusion.optimizers import MuonAdamW, is_matrix, split_matrices
 
 WIDTH = 64
@@ -58,6 +59,7 @@ def test_matrices_are_weights_of_wide_linear_layers(network):
     assert [id(p) for p in matrices] == [id(network.hidden.weight)]
     assert len(others) == len(list(network.parameters())) - 1
     assert not is_matrix(nn.Linear(WIDTH, WIDTH - 1))
+    assert not is_matrix(Modulation(WIDTH, WIDTH, num_parts=6)), "it maps a time and a condition to scales"
 
 
 def test_groups_part_matrices_and_numbers_which_do_not_decay(network):

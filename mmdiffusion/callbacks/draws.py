@@ -1,5 +1,6 @@
 """Drawing many samples from a method: batch by batch, shared among processes, with a progress bar."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -73,6 +74,17 @@ class Conditions:
         if list(self.given) == ["label"] and isinstance(label, LabelSpec) and not self.by_row:
             return {"label": torch.tensor(indices) % label.num_classes}
         return self.data.rows(self.split, indices, self.given) if self.given else {}
+
+
+def num_within(num_samples: int, limit: int | float, batch_size: int) -> int:
+    """How many of some samples the trainer's limit leaves, such as `limit_test_batches`.
+
+    Args:
+        num_samples: How many there are without it.
+        limit: A number of batches where it is an integer, else a share of the samples, in [0, 1].
+        batch_size: Samples of a batch.
+    """
+    return min(num_samples, limit * batch_size) if isinstance(limit, int) else math.ceil(limit * num_samples)
 
 
 def draw_samples(

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmdiffusion.callbacks import recognise
 from mmdiffusion.callbacks.column import Column, inputs
 from mmdiffusion.callbacks.controls import Control, check_controls, readers
-from mmdiffusion.callbacks.draws import Conditions, Draw, check_draws, draw_samples
+from mmdiffusion.callbacks.draws import Conditions, Draw, check_draws, draw_samples, num_within
 from mmdiffusion.callbacks.partners import REFERENCE, own_rows, partners, training_rows
 from mmdiffusion.callbacks.references import check_statistics, has_reference, read_into
 from mmdiffusion.callbacks.table import Figure, Figures, report
@@ -38,7 +38,8 @@ class Evaluate(Callback):
     Args:
         metrics: What is measured. A metric is used for each kind of samples that has the entries it reads.
         draws: Kinds of samples by name: what is given, the rest is drawn.
-        num_samples: Samples of each kind.
+        num_samples: Samples of each kind; fewer where `trainer.limit_test_batches` (of batches of the data's
+            `eval_batch_size`) leaves fewer, and as many of the split's rows.
         batch_size: Samples drawn at a time.
         controls: Samples by name that no model draws, as bounds or baselines beside the draws; `None` for none. A
             metric is used for each control that makes an entry it reads.
@@ -63,6 +64,7 @@ class Evaluate(Callback):
         self.num_samples = num_samples
         self.batch_size = batch_size
         self._figures: Figures = {}
+        self._num_drawn, self._rows = num_samples, range(0)
 
     def _check_names(self) -> None:
         taken = [*COLUMNS, *(f"{name}, shuffled" for name in self.draws)]
@@ -87,6 +89,8 @@ class Evaluate(Callback):
         check_controls(self.controls, self.metrics, data, method.givable)
         recognise.check(self.metrics, method)
         for metric in self.metrics:
+            if metric.fit_inputs:
+                fit_values(metric, data)
             if has_reference(metric):
                 check_statistics(metric, data, is_fitted=False)
 
@@ -109,6 +113,9 @@ class Evaluate(Callback):
         assert isinstance(data, DataModule)
         start = time.perf_counter()
         self._figures = {}
+        limit = trainer.limit_test_batches if split == "test" else trainer.limit_val_batches
+        self._num_drawn = num_within(self.num_samples, limit, data.eval_batch_size)
+        self._rows = range(num_within(data.num_rows(split), limit, data.eval_batch_size))
         made = method.protocol() | {"checkpoint": str(trainer.ckpt_path), "split": split}
         self._prepare(trainer, data, split)
         self._measure_real(trainer, data, split)
@@ -127,7 +134,7 @@ class Evaluate(Callback):
                 "real",
                 *map(self._shuffled, self.draws),
             ]
-            subtitle = f"{self.num_samples} samples of each kind, {time.perf_counter() - start:.0f} s"
+            subtitle = f"{self._num_drawn} samples of each kind, {time.perf_counter() - start:.0f} s"
             report(self._figures, order, trainer, split, subtitle)
 
     # Measuring -------------------------------------------------------------------------------------------------
@@ -142,17 +149,17 @@ class Evaluate(Callback):
             if has_reference(metric):
                 read_into(metric, data, is_first=trainer.is_global_zero)
             elif metric.uses_reference:
-                for batch in self._real(trainer, data, split, range(data.num_rows(split))):
+                for batch in self._real(trainer, data, split, self._rows):
                     metric.update(*inputs(metric, batch), real=True)
 
     def _measure_real(self, trainer: Trainer, data: DataModule, split: Split) -> None:
         """Real data as samples: training data against references of another split, data of the split for the rest."""
         entries = {*data.spec, *(REFERENCE + name for name in data.spec), "index"}
         unlike = [metric for metric in self.metrics if metric.uses_reference and not is_of_training(metric)]
-        rows = training_rows(data, self.num_samples) if unlike else []
+        rows = training_rows(data, self._num_drawn) if unlike else []
         self._fill(Column("real", unlike, entries, {}), self._real(trainer, data, "train", rows))
         others = [metric for metric in self.metrics if not metric.uses_reference or is_of_training(metric)]
-        tested = self._real(trainer, data, split, range(data.num_rows(split)))
+        tested = self._real(trainer, data, split, self._rows)
         self._fill(Column("real", others, entries, {}), tested)
 
     def _real(self, trainer: Trainer, data: DataModule, split: Split, rows: Sequence[int]) -> Iterator[Batch]:
@@ -175,7 +182,7 @@ class Evaluate(Callback):
         if not column.metrics:
             return
         classify: Callable[[Batch], Tensor] = method.classify  # pyright: ignore[reportAssignmentType] - checked before
-        for batch in self._real(trainer, data, split, range(data.num_rows(split))):
+        for batch in self._real(trainer, data, split, self._rows):
             image = batch["image"]
             assert isinstance(image, Tensor)
             with trainer.precision_plugin.forward_context():
@@ -200,7 +207,7 @@ class Evaluate(Callback):
             metric.read(method.encode_text)
         texts = {"text_embedding"} if "caption" in data.spec else set()
         for name in recognise.COLUMNS:
-            real = self._real(trainer, data, split, range(data.num_rows(split)))
+            real = self._real(trainer, data, split, self._rows)
             batches = recognise.embedded(method, real, name, data, split, trainer.precision_plugin.forward_context)
             entries = {*data.spec, "index", "image_embedding", *texts}
             self._fill(Column(name, metrics, entries, made), batches)
@@ -227,10 +234,10 @@ class Evaluate(Callback):
         own = Column(name, metrics, entries, made)
         paired = [metric for metric in metrics if beside & set(metric.inputs)] if draw.given else []
         shuffled = Column(self._shuffled(name), paired, entries, made)
-        order = torch.arange(self.num_samples)
-        others = torch.randperm(self.num_samples, generator=torch.Generator().manual_seed(0))
+        order = torch.arange(self._num_drawn)
+        others = torch.randperm(self._num_drawn, generator=torch.Generator().manual_seed(0))
 
-        share = range(trainer.global_rank, self.num_samples, trainer.world_size)
+        share = range(trainer.global_rank, self._num_drawn, trainer.world_size)
         for batch in draw_samples(trainer, method, draw, given, share, self.batch_size, f"drawing {name}"):
             own.update(batch | partners(batch, given, own.read, order))
             shuffled.update(batch | partners(batch, given, shuffled.read, others))
@@ -242,7 +249,7 @@ class Evaluate(Callback):
         control = self.controls[name]
         metrics = readers(control, self.metrics, data, method.givable)
         needed = {entry for metric in metrics for entry in metric.inputs if entry.startswith(REFERENCE)}
-        share = range(trainer.global_rank, self.num_samples, trainer.world_size)
+        share = range(trainer.global_rank, self._num_drawn, trainer.world_size)
         entries = {*method.givable, *needed, *control.makes, "index"}
         column = Column(name, metrics, entries, control.protocol() | {"split": split})
         for start in range(0, len(share), self.batch_size):
@@ -269,19 +276,37 @@ def is_of_training(metric: SampleMetric) -> bool:
 
 
 def fit(metric: SampleMetric, data: DataModule) -> None:
-    """Hand a metric the entries of the training split that it learns from, if it learns.
+    """Let a metric learn, if it learns.
+
+    Raises:
+        ValueError: If the training split lacks what it learns from, or is not in memory.
+    """
+    if metric.fit_inputs:
+        metric.fit(*fit_values(metric, data))
+
+
+def fit_values(metric: SampleMetric, data: DataModule) -> list[Tensor]:
+    """Entries of the training split that a metric learns from.
+
+    Args:
+        metric: The metric.
+        data: Real data.
 
     Raises:
         ValueError: If the training split does not have them, or is not in memory.
     """
-    if not metric.fit_inputs:
-        return
-    train = data.columns("train")
-    tensors = [name for name, values in train.items() if isinstance(values, Tensor)]
+    try:
+        train = data.columns("train")
+    except ValueError as error:
+        raise ValueError(
+            f"metrics: {metric.name()} learns from {' and '.join(metric.fit_inputs)} of the whole training split; "
+            f"{error}; take a metric with a pretrained extractor or judge"
+        ) from None
+    tensors = {name: values for name, values in train.items() if isinstance(values, Tensor)}
     for name in metric.fit_inputs:
         if name not in tensors:
             raise ValueError(
-                f"metrics: {metric.name()} is fitted on {name}, expected a tensor of the training split, which has "
+                f"metrics: {metric.name()} learns from {name}, expected a tensor of the training split, which has "
                 f"{', '.join(tensors)}"
             )
-    metric.fit(*(train[name] for name in metric.fit_inputs))  # pyright: ignore[reportArgumentType] - tensors, as checked
+    return [tensors[name] for name in metric.fit_inputs]

@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from mmdiffusion.callbacks.draws import Conditions, Draw, check_draws, draw_samples
+from mmdiffusion.callbacks.draws import Conditions, Draw, check_draws, draw_samples, num_within
 from mmdiffusion.callbacks.shown import shown
 from mmdiffusion.codecs import SymbolicMusic, write_midi, write_wav
 from mmdiffusion.data.base import DataModule
@@ -31,7 +31,8 @@ class LogSamples(Callback):
 
     Args:
         draws: Kinds of samples by name: what is given, the rest is drawn.
-        num_samples: Samples of each kind: a grid of pictures, or so many pieces of music.
+        num_samples: Samples of each kind: a grid of pictures, or so many pieces of music; fewer where
+            `trainer.limit_val_batches` is a number of batches (of the data's `eval_batch_size`) that holds fewer.
         every_n_steps: Optimizer steps between them; some are written at the end in any case.
     """
 
@@ -99,20 +100,23 @@ class LogSamples(Callback):
         self._last_step = trainer.global_step
         if not trainer.is_global_zero:
             return
+        num_samples, limit = self.num_samples, trainer.limit_val_batches
+        if isinstance(limit, int) and limit > 0:  # a share of the validation split, or none of it, is about losses
+            num_samples = num_within(num_samples, limit, data.eval_batch_size)
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         for name, draw in self.draws.items():
             given = Conditions(data, draw.given, "test")
-            drawn = draw_samples(trainer, method, draw, given, range(self.num_samples), 250, f"drawing {name}")
+            drawn = draw_samples(trainer, method, draw, given, range(num_samples), 250, f"drawing {name}")
             batches = [shown(batch) for batch in drawn]
             stem = f"step-{trainer.global_step:06d}-{name}"
             if "image" in batches[0]:
                 label = data.spec.get("label")
                 count = label.num_classes if "label" in batches[0] and isinstance(label, LabelSpec) else 10
-                columns = count if count <= self.num_samples else 10
+                columns = count if count <= num_samples else 10
                 save_grid(batches, folder / f"{stem}.png", columns, "label" in draw.given)
                 if "caption" in draw.given:
-                    captions = given.of(range(self.num_samples))["caption"]
+                    captions = given.of(range(num_samples))["caption"]
                     (folder / f"{stem}.txt").write_text("".join(f"{caption}\n" for caption in captions))
             else:
                 for batch in batches:

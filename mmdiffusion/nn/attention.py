@@ -162,11 +162,12 @@ def attend(
     allowed = None if mask is None else mask[:, None, None]
     if not is_plain:
         return F.scaled_dot_product_attention(queries, keys, values, allowed).transpose(1, 2).flatten(2)
+    queries = queries * queries.shape[-1] ** -0.5  # which are fewer than the scores
     parts = [(keys, values)]  # in parts: many keys are not copied for the few beside them
     if beside is not None:
         parts.append((beside.keys.transpose(1, 2), beside.values.transpose(1, 2)))
     scores = [queries @ part.transpose(-1, -2) for part, _ in parts]
-    scaled = (scores[0] if beside is None else torch.cat(scores, dim=-1)) * queries.shape[-1] ** -0.5
+    scaled = scores[0] if beside is None else torch.cat(scores, dim=-1)
     scaled = scaled if allowed is None else scaled.masked_fill(~allowed, -torch.inf)
     weights = scaled.softmax(-1).to(values.dtype).split([part.shape[2] for part, _ in parts], dim=-1)
     attended = weights[0] @ values

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmdiffusion.nn.layers import Block, TimeEmbedding, modulate, zero_init
+from mmdiffusion.nn.layers import Block, Modulation, TimeEmbedding, modulate, zero_init
 from mmdiffusion.nn.positions import Rotation, rotary_angles, sine_positions
 from mmdiffusion.nn.text_stream import Direction, Reading, Remembered, TextStream
 from mmdiffusion.types import Condition
@@ -114,7 +114,7 @@ class Denoiser(nn.Module):
         self.merge = nn.ModuleList(nn.Linear(num_merged * fine.width, coarse.width) for fine, coarse in pairs)
         self.split = nn.ModuleList(nn.Linear(coarse.width, num_merged * fine.width) for fine, coarse in pairs)
         self.skip = nn.ParameterList(nn.Parameter(torch.full((fine.width,), 0.5)) for fine, _ in pairs)
-        self.out_modulation = zero_init(nn.Linear(embedding_width, 2 * finest))
+        self.out_modulation = Modulation(embedding_width, finest, 2)
         self.out = zero_init(nn.Linear(finest, out_channels))
 
         widths = [level.width for level in levels for _ in range(level.depth)]

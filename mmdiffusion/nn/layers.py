@@ -67,6 +67,22 @@ def modulate(
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
 
 
+class Modulation(nn.Linear):
+    """Shifts, scales and gates of tokens from a vector, zero at the start (Peebles & Xie 2023, Sec. 3.2).
+
+    A class of its own, for it maps no features to features: see `mmdiffusion.optimizers.is_matrix`.
+
+    Args:
+        vector_width: Width of the vector.
+        width: Width of the tokens.
+        num_parts: How many shifts, scales and gates.
+    """
+
+    def __init__(self, vector_width: int, width: int, num_parts: int) -> None:
+        super().__init__(vector_width, num_parts * width)
+        zero_init(self)
+
+
 class Block(nn.Module):
     """Transformer block with adaLN-zero: attention, optional cross-attention, feed-forward.
 
@@ -81,7 +97,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, num_heads: int, vector_width: int, context_width: int | None = None) -> None:
         super().__init__()
-        self.modulation = zero_init(nn.Linear(vector_width, 6 * width))
+        self.modulation = Modulation(vector_width, width, 6)
         self.attention = SelfAttention(width, num_heads)
         self.feed_forward = FeedForward(width)
         self.cross = None

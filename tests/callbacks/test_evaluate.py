@@ -20,6 +20,7 @@ from mmdiffusion.metrics import (
     SmallClassifier,
 )
 from mmdiffusion.metrics.base import SampleMetric
+from tests.data.in_files import InFiles
 from tests.helpers import Oracle, Pictures, PixelJudge, build_trainer, picture
 
 DRAWS = {"conditional": Draw(["label"]), "joint": Draw([])}
@@ -31,10 +32,10 @@ def build_metrics():
     return [ClassificationAccuracy(), JudgedAccuracy(PixelJudge()), FrechetDistance(extractor)]
 
 
-def measure(folder, method=None, num_samples=40, batch_size=16, draws=None, metrics=None):
+def measure(folder, method=None, num_samples=40, batch_size=16, draws=None, metrics=None, **settings):
     method = method or Oracle()
     callback = Evaluate(metrics or build_metrics(), draws or DRAWS, num_samples, batch_size)
-    build_trainer(folder, callback).test(method, datamodule=Pictures(), verbose=False)
+    build_trainer(folder, callback, **settings).test(method, datamodule=Pictures(), verbose=False)
     return json.loads((folder / "metrics.json").read_text())
 
 
@@ -68,6 +69,14 @@ def test_every_figure_has_its_number_of_samples_and_protocol(figures):
     assert figures[DISTANCE]["conditional"]["num_references"] == 30
     assert figures[DISTANCE]["real"]["num_samples"] == 16, "training data against test references"
     assert figures[DISTANCE]["joint"]["extractor"].startswith("tiny, ")
+
+
+@pytest.mark.parametrize(("limit", "drawn", "real"), [(1, 10, 10), (2, 20, 20), (0.5, 20, 15)])
+def test_a_limit_of_test_batches_limits_samples_and_rows(tmp_path, limit, drawn, real):
+    limited = measure(tmp_path, limit_test_batches=limit)
+    assert limited[JUDGED]["conditional"]["num_samples"] == limited[JUDGED]["shuffled"]["num_samples"] == drawn
+    assert limited[JUDGED]["real"]["num_samples"] == limited[CLASSIFIED]["classify"]["num_samples"] == real
+    assert limited[DISTANCE]["joint"]["num_references"] == real
 
 
 def test_the_control_is_near_chance(tmp_path):
@@ -245,9 +254,15 @@ def test_a_metric_is_fitted_on_the_training_entries_it_names(tmp_path):
 
 def test_an_entry_that_the_training_split_lacks_is_named(tmp_path):
     with pytest.raises(
-        ValueError, match=r"judged_accuracy\[pixel\] is fitted on tokens, expected.*which has index, image, label"
+        ValueError, match=r"judged_accuracy\[pixel\] learns from tokens, expected.*which has index, image, label"
     ):
         measure(tmp_path, metrics=[JudgedAccuracy(PixelJudge(), entry="tokens")])
+
+
+def test_a_metric_that_learns_from_a_split_in_files_is_refused_before_a_training():
+    callback = Evaluate([JudgedAccuracy(PixelJudge())], DRAWS)
+    with pytest.raises(ValueError, match=r"judged_accuracy\[pixel\] learns from image and label.*pretrained"):
+        callback.check(Oracle(), InFiles())
 
 
 def test_metrics_with_one_name_are_refused():

@@ -23,7 +23,7 @@ ZOOM = 8
 
 def fitted(folder, *, num_samples=20, every_n_steps=2, **settings):
     callback = LogSamples(DRAWS, num_samples, every_n_steps)
-    defaults = {"max_steps": 4, "limit_val_batches": 1, "val_check_interval": 1}
+    defaults = {"max_steps": 4, "val_check_interval": 1}
     build_trainer(folder, callback, **defaults | settings).fit(Oracle(), datamodule=Pictures())
     return sorted(path.name for path in (folder / "samples").iterdir())
 
@@ -35,6 +35,12 @@ def cells(path, columns=10):
     rows = (grid.shape[0] - 2) // side
     starts = [(2 + r * side, 2 + c * side) for r in range(rows) for c in range(columns)]
     return torch.stack([grid[y : y + 8 * ZOOM : ZOOM, x : x + 8 * ZOOM : ZOOM] for y, x in starts])
+
+
+def test_a_number_of_validation_batches_limits_the_samples(tmp_path):
+    for limit, expected in ((1, 10), (1.0, 20)):
+        fitted(tmp_path / str(limit), limit_val_batches=limit)
+        assert len(cells(tmp_path / str(limit) / "samples" / "step-000004-joint.png")) == expected
 
 
 @pytest.fixture(scope="module")

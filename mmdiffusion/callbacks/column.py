@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from mmdiffusion.callbacks.table import Figure, Figures
@@ -18,13 +19,31 @@ class Column:
         name: Name of the column.
         metrics: Which metrics to consider.
         entries: Entries of every batch; the same on all processes, so that all compute, or none.
+        num_samples: How many come, on all processes together; a metric that needs more is left out, which is said.
         made: How the samples were made, for the record.
     """
 
-    def __init__(self, name: str, metrics: Iterable[SampleMetric], entries: Iterable[str], made: Figure) -> None:
+    def __init__(
+        self,
+        name: str,
+        metrics: Iterable[SampleMetric],
+        entries: Iterable[str],
+        num_samples: int,
+        made: Figure,
+    ) -> None:
         kept = set(entries)
         self.name, self.made = name, made
-        self.metrics = [fresh(metric) for metric in metrics if set(metric.inputs) <= kept]
+        self.metrics: list[SampleMetric] = []
+        for metric in metrics:
+            if not set(metric.inputs) <= kept:
+                continue
+            if metric.min_samples <= num_samples:
+                self.metrics.append(fresh(metric))
+            elif num_samples:
+                rank_zero_warn(
+                    f"{metric.name()} of {name} is left out: "
+                    f"it needs {metric.min_samples} samples, here are {num_samples}"
+                )
 
     @property
     def read(self) -> set[str]:

@@ -89,6 +89,11 @@ class Evaluate(Callback):
         check_controls(self.controls, self.metrics, data, method.givable)
         recognise.check(self.metrics, method)
         for metric in self.metrics:
+            if metric.min_samples > self.num_samples:
+                raise ValueError(
+                    f"num_samples is {self.num_samples}: {metric.name()} needs at least {metric.min_samples}; raise "
+                    "it, or change the metric"
+                )
             if metric.fit_inputs:
                 fit_values(metric, data)
             if has_reference(metric):
@@ -157,10 +162,10 @@ class Evaluate(Callback):
         entries = {*data.spec, *(REFERENCE + name for name in data.spec), "index"}
         unlike = [metric for metric in self.metrics if metric.uses_reference and not is_of_training(metric)]
         rows = training_rows(data, self._num_drawn) if unlike else []
-        self._fill(Column("real", unlike, entries, {}), self._real(trainer, data, "train", rows))
+        self._fill(Column("real", unlike, entries, len(rows), {}), self._real(trainer, data, "train", rows))
         others = [metric for metric in self.metrics if not metric.uses_reference or is_of_training(metric)]
         tested = self._real(trainer, data, split, self._rows)
-        self._fill(Column("real", others, entries, {}), tested)
+        self._fill(Column("real", others, entries, len(self._rows), {}), tested)
 
     def _real(self, trainer: Trainer, data: DataModule, split: Split, rows: Sequence[int]) -> Iterator[Batch]:
         """This process's share of real data, each its own reference."""
@@ -178,7 +183,7 @@ class Evaluate(Callback):
         made: Figure,
     ) -> None:
         """The method as a classifier, where that is measured; it is handed images and no labels."""
-        column = Column("classify", self.metrics, ("prediction", "label"), made)
+        column = Column("classify", self.metrics, ("prediction", "label"), len(self._rows), made)
         if not column.metrics:
             return
         classify: Callable[[Batch], Tensor] = method.classify  # pyright: ignore[reportAssignmentType] - checked before
@@ -210,7 +215,7 @@ class Evaluate(Callback):
             real = self._real(trainer, data, split, self._rows)
             batches = recognise.embedded(method, real, name, data, split, trainer.precision_plugin.forward_context)
             entries = {*data.spec, "index", "image_embedding", *texts}
-            self._fill(Column(name, metrics, entries, made), batches)
+            self._fill(Column(name, metrics, entries, len(self._rows), made), batches)
 
     def _measure_draw(
         self,
@@ -231,9 +236,9 @@ class Evaluate(Callback):
         beside = {*draw.given, *(needed if draw.given else ())}
         entries = {*(method.makes if draw.drawn is None else draw.drawn), *beside, "index"}
         metrics = [metric for metric in self.metrics if metric.inputs[0] not in draw.given]  # which is not to be judged
-        own = Column(name, metrics, entries, made)
+        own = Column(name, metrics, entries, self._num_drawn, made)
         paired = [metric for metric in metrics if beside & set(metric.inputs)] if draw.given else []
-        shuffled = Column(self._shuffled(name), paired, entries, made)
+        shuffled = Column(self._shuffled(name), paired, entries, self._num_drawn, made)
         order = torch.arange(self._num_drawn)
         others = torch.randperm(self._num_drawn, generator=torch.Generator().manual_seed(0))
 
@@ -251,7 +256,7 @@ class Evaluate(Callback):
         needed = {entry for metric in metrics for entry in metric.inputs if entry.startswith(REFERENCE)}
         share = range(trainer.global_rank, self._num_drawn, trainer.world_size)
         entries = {*method.givable, *needed, *control.makes, "index"}
-        column = Column(name, metrics, entries, control.protocol() | {"split": split})
+        column = Column(name, metrics, entries, self._num_drawn, control.protocol() | {"split": split})
         for start in range(0, len(share), self.batch_size):
             indices = share[start : start + self.batch_size]
             batch = {"index": torch.tensor(indices)} | control.samples(data, split, indices)

@@ -22,12 +22,14 @@ class SampleMetric(Metric):
             and is not judged where it was given.
         fit_inputs: Names of the two entries of the training split that `fit` takes; empty where nothing is learned.
         uses_reference: Whether `update(..., real=True)` must also be fed with real samples.
+        min_samples: Samples that a value needs.
         num_samples: Samples behind the last computed value, over all processes; 0 before `compute`.
     """
 
     inputs: tuple[str, ...]
     fit_inputs: tuple[str, ...] = ()
     uses_reference: ClassVar[bool] = False
+    min_samples: int = 1
     full_state_update: bool | None = False
     num_samples: int
 

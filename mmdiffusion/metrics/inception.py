@@ -68,7 +68,8 @@ class InceptionScore(SampleMetric):
             raise ValueError(f"split_size is {split_size}: expected at least 2; published figures use 5000")
         object.__setattr__(self, "extractor", extractor)  # past nn.Module: no sub-module, so no weights in checkpoints
         self.fit_inputs = ("image", "label") if extractor.learns else ()
-        self.split_size, self.seed = split_size, seed
+        self.split_size = self.min_samples = split_size
+        self.seed = seed
         self.spread = 0.0
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("rows", [], dist_reduce_fx="cat")  # flat, as torchmetrics gathers an empty process as (0,)

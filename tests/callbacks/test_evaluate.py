@@ -79,6 +79,22 @@ def test_a_limit_of_test_batches_limits_samples_and_rows(tmp_path, limit, drawn,
     assert limited[DISTANCE]["joint"]["num_references"] == real
 
 
+class Choosy(JudgedAccuracy):
+    """Needs many samples."""
+
+    min_samples = 25
+
+
+def test_a_metric_that_needs_more_samples_is_refused_or_left_out_where_there_are_fewer(tmp_path):
+    with pytest.raises(ValueError, match=r"num_samples is 20: judged_accuracy\[pixel\] needs at least 25"):
+        measure(tmp_path, num_samples=20, metrics=[Choosy(PixelJudge())])
+    with pytest.warns(
+        UserWarning, match=r"judged_accuracy\[pixel\] of \w+ is left out: it needs 25 samples, here are 20"
+    ):
+        figures = measure(tmp_path, metrics=[Choosy(PixelJudge()), ClassificationAccuracy()], limit_test_batches=2)
+    assert set(figures) == {CLASSIFIED}
+
+
 def test_the_control_is_near_chance(tmp_path):
     judged = measure(tmp_path, num_samples=1000, batch_size=250, metrics=[JudgedAccuracy(PixelJudge())])[JUDGED]
     assert judged["shuffled"]["value"] == pytest.approx(0.1, abs=0.04)
@@ -175,7 +191,7 @@ def test_a_process_without_samples_computes_what_the_others_compute(monkeypatch,
 
     label = torch.arange(num_samples)
     for metric in metrics[:2]:
-        column = Column("joint", [metric], {"image", "label"}, {})
+        column = Column("joint", [metric], {"image", "label"}, 40, {})
         for chosen in column.metrics:
             monkeypatch.setattr(chosen, "compute", partial(note, metric.name()))
         if num_samples:
@@ -206,7 +222,7 @@ def test_one_batch_of_samples_is_in_memory_at_a_time(tmp_path):
 
 def test_columns_have_states_of_their_own():
     metric = RetrievalRecall()
-    first, second = (Column(name, [metric], metric.inputs, {}) for name in ("first", "second"))
+    first, second = (Column(name, [metric], metric.inputs, 40, {}) for name in ("first", "second"))
     embedding = torch.eye(3)
     for column, other in ((first, embedding), (second, embedding.roll(1, 0))):
         batch = {"image_embedding": embedding, "text_embedding": other, "caption": ["a", "b", "c"]}

@@ -40,9 +40,11 @@ class GradientShare(Callback):
         if position % self.every_n_steps:
             return
         assert isinstance(pl_module, Method)
-        with evaluating(pl_module), trainer.precision_plugin.forward_context():
-            losses = pl_module.losses(batch, pl_module.generator("train", position))
-        for name, share in gradient_shares(losses, self.terms, list(pl_module.parameters())).items():
+        with undisturbed(pl_module):
+            with trainer.precision_plugin.forward_context():
+                losses = pl_module.losses(batch, pl_module.generator("train", position))
+            shares = gradient_shares(losses, self.terms, list(pl_module.parameters()))
+        for name, share in shares.items():
             pl_module.log(f"gradient/{name}", share, sync_dist=True)
 
 
@@ -78,12 +80,15 @@ def gradient_norm(term: Tensor, parameters: list[nn.Parameter]) -> float:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in evaluation mode for a while, so that what it remembers of training (banks, averages) stays."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
+def undisturbed(module: nn.Module) -> Iterator[None]:
+    """Let a module compute as it does in training, then take back what it remembers of it: banks, queues, averages."""
+    kept = [
+        (owner, name, buffer, buffer.clone())
+        for owner in module.modules()
+        for name, buffer in owner.named_buffers(recurse=False)
+    ]
     try:
         yield
     finally:
-        for part, is_training in modes.items():
-            part.training = is_training
+        for owner, name, buffer, before in kept:
+            setattr(owner, name, buffer.copy_(before))  # the same one: some put another in its place

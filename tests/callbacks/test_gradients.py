@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmdiffusion.callbacks import GradientShare
-from mmdiffusion.callbacks.gradients import evaluating, gradient_shares
+from mmdiffusion.callbacks.gradients import gradient_shares, undisturbed
 from mmdiffusion.methods import InterNegatives
 from tests.helpers import Oracle, Pictures, build_trainer, weights
 from tests.methods.test_cdcd import CONTRASTS, build, loss
@@ -72,13 +72,14 @@ def test_the_gradient_of_cdcds_loss_is_that_of_its_terms(name):
 
 def test_what_a_method_remembers_of_training_stays():
     method = build(contrasts=[CONTRASTS["linear step shared"](negatives=InterNegatives(2, bank_size=8))])
-    method.conditioner.eval()
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
-    with evaluating(method):
+    buffers = [id(buffer) for buffer in method.buffers()]
+    with undisturbed(method):
         loss(method)
+        assert any(not torch.equal(before[name], tensor) for name, tensor in method.state_dict().items())
+    assert [id(buffer) for buffer in method.buffers()] == buffers
     assert all(torch.equal(before[name], tensor) for name, tensor in method.state_dict().items())
     assert method.training
-    assert not method.conditioner.training
 
 
 def test_an_interval_of_nothing_is_refused():

@@ -22,7 +22,7 @@ class Given(FeatureExtractor):
 
     def features(self, images: Tensor) -> Tensor:
         """The features."""
-        return images
+        return images.flatten(1)
 
     def logits(self, images: Tensor) -> Tensor:
         """None: nothing is classified."""
@@ -40,7 +40,7 @@ class GivenToPeer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The features."""
-        return images
+        return images.flatten(1)
 
 
 def features(seed: int) -> Tensor:
@@ -66,7 +66,7 @@ def feed(metric: Metric, sets: dict[bool, Tensor]) -> tuple[int, int]:
     """
     kept = []
     for real, rows in sets.items():
-        for batch in rows.split(BATCH):
+        for batch in rows[..., None, None].split(BATCH):
             metric.update(batch, real=real)
             kept.append(sum(getattr(metric, name).nbytes for name in metric._defaults))
     metric.compute_with_cache = False
@@ -80,7 +80,7 @@ def measure(rounds: int) -> list[Row]:
         rounds: Rounds that count.
     """
     sets = {True: features(1), False: features(2)}
-    ours, peer = FrechetDistance(Given()), FrechetInceptionDistance(GivenToPeer(), input_img_size=(WIDTH,))
+    ours, peer = FrechetDistance(Given()), FrechetInceptionDistance(GivenToPeer(), input_img_size=(WIDTH, 1, 1))
     first, last = feed(ours, sets)
     feed(peer, sets)
     seconds = seconds_in_turns({"ours": ours.compute, "peer": peer.compute}, rounds)

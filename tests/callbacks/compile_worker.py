@@ -1,4 +1,4 @@
-"""Trains plainly, compiled, and compiled with blocks that run twice; a program of its own, which `test_compile.py` runs.
+"""Trains plainly, compiled, and compiled with blocks that run twice: a program that `test_compile.py` runs.
 
 python compile_worker.py FOLDER. Under pytest every function checks its types, and that would be compiled too. Graphs
 run as they were captured, so that no compiler is needed.

@@ -14,7 +14,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from mmdiffusion.metrics import FeatureExtractor, FrechetDistance, InceptionScore, frechet_distance, to_uint8
+from mmdiffusion.metrics import FeatureExtractor, FrechetDistance, InceptionScore, frechet, frechet_distance, to_uint8
 
 
 @pytest.fixture
@@ -51,8 +51,10 @@ def test_distance_equals_the_matrix_square_root(generator):
 
 
 @pytest.mark.parametrize("smallest", [1e-3, 1e-5, 1e-9, 0.0])
-def test_narrow_covariances_keep_their_digits(smallest, generator):
+@pytest.mark.parametrize("block", [16, 512])
+def test_narrow_covariances_keep_their_digits(smallest, block, generator, monkeypatch):
     """Covariances that share their axes, where each standard deviation is known: the distance is theirs."""
+    monkeypatch.setattr(frechet, "BLOCK", block)
     axes, _ = torch.linalg.qr(torch.randn(60, 60, generator=generator, dtype=torch.float64))
     first = torch.logspace(0, -1, 60, dtype=torch.float64)
     first[30:] *= smallest

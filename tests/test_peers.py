@@ -86,7 +86,7 @@ def test_statistics_do_not_grow():
 def test_a_missing_peer_is_named(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     check_peers(["fid"])
-    with pytest.raises(ValueError, match=r"denoising-diffusion-pytorch, diffusers: not installed; pip install"):
+    with pytest.raises(ValueError, match=r"denoising-diffusion-pytorch, diffusers, transformers: not installed; pip install"):
         check_peers(list(SECTIONS))
     monkeypatch.setattr(sys, "argv", ["peers", "unets"])
     with pytest.raises(SystemExit):

@@ -19,7 +19,7 @@ from mmdiffusion.methods import CDCD, MTDiffusion
 from mmdiffusion.nn import Denoised, Denoiser, Level
 from mmdiffusion.types import Condition, ImageSpec, TokenSpec
 
-NEEDS = ("diffusers",)
+NEEDS = ("diffusers", "transformers")
 BATCH, STEPS = 8, 50
 NUM_STEPS, TRUNCATION, TOKEN_STEPS = 80, 0.86, 10
 

@@ -140,7 +140,7 @@ def figures(cli: MMDiffusionCLI, study: Study, metrics: list[SampleMetric]) -> d
     data, draw, count = cli.datamodule, Draw(study.given), study.num_samples
     given, table = Conditions(data, draw.given, "test"), Figures()
     entries = {*cli.model.makes, *study.given, *(REFERENCE + name for name in data.spec), "index"}
-    column = Column("drawn", metrics, entries, {})
+    column = Column("drawn", metrics, entries, count, {})
     with torch.no_grad():
         for drawn in draw_samples(cli.trainer, cli.model, draw, given, range(count), 100, "drawing"):
             column.update(drawn | partners(drawn, given, column.read, torch.arange(count)))

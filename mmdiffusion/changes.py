@@ -18,8 +18,8 @@ FIXED = (
     "trainer.overfit_batches",
 )
 """Settings that decide what is trained, on what, in which order."""
-FREE = ("num_workers", "eval_batch_size", "root", "folder", "path")
-"""Last words of settings that may change in any section: where files lie, and who reads them."""
+FREE = ("num_workers", "eval_batch_size", "root", "folder", "path", "gradient_checkpointing")
+"""Last words of settings that may change in any section: where files lie, who reads them, what a step keeps."""
 LENGTHS = ("trainer.max_steps", "trainer.max_epochs")
 """How long a training is, which the learning rate depends on."""
 UNSAID = ("ckpt_path", "config")

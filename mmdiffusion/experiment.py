@@ -9,6 +9,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from mmdiffusion.callbacks.bad_steps import SkipBadSteps
+from mmdiffusion.callbacks.compile import Compile
 from mmdiffusion.callbacks.draws import check_draws
 from mmdiffusion.callbacks.evaluate import Evaluate
 from mmdiffusion.callbacks.progress import StepProgress
@@ -101,6 +102,8 @@ class MMDiffusionCLI(LightningCLI):
                 check_draws(callback.draws, self.model)
             if isinstance(callback, StartFrom) and self.subcommand == "fit":
                 callback.check(self.model)
+            if isinstance(callback, Compile) and self.subcommand == "fit":
+                callback.check(self.trainer, self.model)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a run's own config built its model, Lightning would read it a second time from the checkpoint."""

@@ -53,6 +53,11 @@ def test_another_training_is_refused(name, value):
         ("trainer.devices", 2, "trainer.devices was None, now 2"),
         ("data.init_args.root", "/b", "data.init_args.root was /a, now /b"),
         ("data.init_args.num_workers", 0, "num_workers was 2, now 0"),
+        (
+            "model.init_args.denoiser.init_args.gradient_checkpointing",
+            True,
+            "gradient_checkpointing was None, now True",
+        ),
     ],
 )
 def test_the_same_training_elsewhere_is_named(name, value, words):

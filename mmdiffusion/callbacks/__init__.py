@@ -3,6 +3,7 @@
 from mmdiffusion.callbacks.bad_steps import SkipBadSteps
 from mmdiffusion.callbacks.bound import Bound
 from mmdiffusion.callbacks.checkpoint import LastCheckpoint
+from mmdiffusion.callbacks.compile import Compile
 from mmdiffusion.callbacks.controls import AnotherPiece, ClickTrack, Control, MaskedInput
 from mmdiffusion.callbacks.draws import Draw
 from mmdiffusion.callbacks.ema import EMA
@@ -18,6 +19,7 @@ __all__ = [
     "AnotherPiece",
     "Bound",
     "ClickTrack",
+    "Compile",
     "Control",
     "Draw",
     "Evaluate",

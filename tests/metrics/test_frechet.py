@@ -14,7 +14,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from mmdiffusion.metrics import FeatureExtractor, FrechetDistance, InceptionScore, frechet_distance, to_uint8
+from mmdiffusion.metrics import FeatureExtractor, FrechetDistance, InceptionScore, frechet, frechet_distance, to_uint8
 
 
 @pytest.fixture
@@ -48,6 +48,34 @@ def test_distance_equals_the_matrix_square_root(generator):
     root = np.trace(linalg.sqrtm((cov1 @ cov2).numpy())).real
     expected = (means[0] - means[1]).square().sum() + cov1.trace() + cov2.trace() - 2 * root
     assert frechet_distance(means[0], cov1, means[1], cov2).item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("smallest", [1e-3, 1e-5, 1e-9, 0.0])
+@pytest.mark.parametrize("block", [16, 512])
+def test_narrow_covariances_keep_their_digits(smallest, block, generator, monkeypatch):
+    """Covariances that share their axes, where each standard deviation is known: the distance is theirs."""
+    monkeypatch.setattr(frechet, "BLOCK", block)
+    axes, _ = torch.linalg.qr(torch.randn(60, 60, generator=generator, dtype=torch.float64))
+    first = torch.logspace(0, -1, 60, dtype=torch.float64)
+    first[30:] *= smallest
+    second = first.flip(0)
+    covariances = [axes * deviation.square() @ axes.T for deviation in (first, second)]
+    mean = torch.zeros(60)
+    distance = frechet_distance(mean, covariances[0], mean, covariances[1])
+    assert distance.item() == pytest.approx((first - second).square().sum().item(), rel=1e-6)
+
+
+def test_the_short_way_is_taken_where_it_is_safe(generator, monkeypatch):
+    features = torch.randn(200, 40, generator=generator, dtype=torch.float64)
+    mean, covariance = features.mean(0), features.T.cov()
+    expected = frechet_distance(mean, covariance, mean + 1, 2 * covariance)
+    monkeypatch.setattr(torch.linalg, "eigh", None)
+    monkeypatch.setattr(torch.linalg, "svdvals", None)
+    assert torch.equal(frechet_distance(mean, covariance, mean + 1, 2 * covariance), expected)
+    by_hand = 40 + (1 - math.sqrt(2)) ** 2 * covariance.trace()
+    assert expected.item() == pytest.approx(by_hand.item(), rel=1e-10)
+    with pytest.raises(TypeError):
+        frechet_distance(mean, features[:20].T.cov(), mean, covariance)
 
 
 def test_rank_deficient_set_is_at_distance_zero_from_itself(generator):

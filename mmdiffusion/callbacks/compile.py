@@ -1,0 +1,80 @@
+"""Compile: training steps through torch.compile."""
+
+import os
+import shutil
+import sys
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from mmdiffusion.nn.denoiser import Denoiser
+from mmdiffusion.types import Batch
+
+
+class Compile(Callback):
+    """Compiles the denoiser in place, for training steps alone.
+
+    The names of its weights stay. Validation, samples and tests run as they are written: each of them calls the
+    denoiser in its own ways, and every way would be compiled for itself.
+    """
+
+    def check(self, trainer: Trainer, module: LightningModule) -> None:
+        """Check that there is something to compile, and a compiler.
+
+        Args:
+            trainer: Says where training runs.
+            module: What trains.
+
+        Raises:
+            ValueError: if one of them is missing.
+        """
+        if not denoisers(module):
+            raise ValueError(
+                f"the callback Compile is set, but {type(module).__name__} has no Denoiser: expected one to compile; "
+                "leave the callback out"
+            )
+        check_compiler(trainer.strategy.root_device)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compile before processes and precision are set up around the model."""
+        if stage != "fit":
+            return
+        self.check(trainer, pl_module)
+        for denoiser in denoisers(pl_module):
+            denoiser.compile()
+        torch.compiler.set_stance("force_eager")
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        """From here on what is compiled is used."""
+        torch.compiler.set_stance("default")
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on what is written."""
+        torch.compiler.set_stance("force_eager")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the rest of the program as it was."""
+        torch.compiler.set_stance("default")
+
+
+def denoisers(module: LightningModule) -> list[Denoiser]:
+    """What is compiled."""
+    return [part for part in module.modules() if isinstance(part, Denoiser)]
+
+
+def check_compiler(device: torch.device) -> None:
+    """Check that what torch.compile makes for a CPU can be built.
+
+    Args:
+        device: Where training runs; on others PyTorch brings what it needs, or says what is missing.
+
+    Raises:
+        ValueError: naming the compiler that was looked for.
+    """
+    command = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if device.type == "cpu" and shutil.which(command) is None:
+        raise ValueError(
+            f"{command} is not on the PATH: expected a C++ compiler, which torch.compile needs on a CPU. Install one "
+            "(apt-get install g++, xcode-select --install), name it in the environment variable CXX, or leave out the "
+            "callback Compile (configs/overlays/compile.yaml)"
+        )

@@ -12,6 +12,7 @@ from torch import Tensor
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.metrics.beats import matches_within
 from mmdiffusion.metrics.onsets import KinematicBeats, OnsetPeaks
+from mmdiffusion.report.page import framed
 from mmdiffusion.report.skeleton import Skeleton, skeleton
 from mmdiffusion.report.uri import file_uri, sound_uri
 from mmdiffusion.types import LabelSpec, MotionSpec, MusicSpec
@@ -22,6 +23,8 @@ TOLERANCE = 0.07
 """Seconds within which beats of music and dance are called together, as is usual for beats."""
 NUM_BARS = 240
 """Of the picture of a sound."""
+HEIGHT = 680
+"""Pixels of a clip in a notebook."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ class Clip:
     seconds: float
     sounds: list[Sound]
     skeleton: Skeleton | None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the sounds with their beats, and a dancer that follows what plays."""
+        return framed("clip.html", {"clips": [self]}, HEIGHT)
 
 
 def clips(folder: Path, data: DataModule, missing: list[str]) -> list[Clip]:

@@ -5,10 +5,13 @@ import os
 import re
 import shutil
 import subprocess
+from html import unescape
 
 import pytest
 
+from mmdiffusion.data import Dance
 from mmdiffusion.report import report
+from mmdiffusion.report.sounds import HEIGHT, clips
 from tests import tiny_runs
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -101,6 +104,17 @@ def test_a_browser_shows_the_page(browser, folder, name, width):
         assert found["seconds"] == pytest.approx([2.0] * 4)
         assert found["before"] != found["after"], "the dancer follows the music"
         assert float(found["head"]) == pytest.approx(450)
+
+
+def test_a_clip_in_a_notebook_dances_and_needs_no_scroll_bar(browser, folder, tmp_path):
+    clip, _ = clips(folder / "dance" / "samples", Dance(seconds=2.0, audio=True), [])
+    page = tmp_path / "clip.html"
+    page.write_text(unescape(clip._repr_html_().split('"')[1]))
+    found = looked_at(browser, page, 1000)
+    assert found["faults"] == []
+    assert found["before"] != found["after"]
+    assert found["overflow"] <= 0
+    assert HEIGHT - 150 < found["heights"][0] < HEIGHT  # fonts differ
 
 
 def test_the_probe_sees_a_fault(browser, folder, tmp_path):

@@ -25,7 +25,6 @@ def evaluate(folder, method, metrics, draws=None):
         enable_progress_bar=False,
         enable_model_summary=False,
         barebones=False,
-        limit_test_batches=1,
     )
     trainer.test(method, datamodule=Digits(), verbose=False)
     return json.loads((folder / "metrics.json").read_text())

@@ -7,7 +7,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmdiffusion.nn.blockwise import blockwise_attention
 from mmdiffusion.nn.positions import Rotation, rotate
+
+LONG = 1024
+"""Tokens from which a sequence is long: see `attend`."""
+NARROW = 32
+"""Width below which a head is narrow: see `normalise`."""
 
 Tokens = Float[Tensor, "b n d"]
 Heads = Float[Tensor, "b n heads e"]
@@ -139,8 +145,14 @@ class CrossAttention(nn.Module):
 
 
 def normalise(x: Float[Tensor, "*b d"], scale: Float[Tensor, " d"]) -> Float[Tensor, "*b d"]:
-    """Layer normalisation over the last axis, in the precision of `x`."""
-    return F.layer_norm(x, x.shape[-1:], scale.to(x.dtype), eps=1e-6)
+    """Layer normalisation over the last axis.
+
+    In the precision of `x`, but for narrow heads in bfloat16 on a CPU: PyTorch takes rows shorter than its registers,
+    32 numbers, one number at a time, which took 3.4 times as long (forward and backward) as float32 and two casts.
+    """
+    is_wider = x.device.type == "cpu" and x.dtype == torch.bfloat16 and x.shape[-1] < NARROW
+    precision = torch.float32 if is_wider else x.dtype
+    return F.layer_norm(x.to(precision), x.shape[-1:], scale.to(precision), eps=1e-6).to(x.dtype)
 
 
 def attend(
@@ -152,23 +164,39 @@ def attend(
 ) -> Float[Tensor, "b n heads*d"]:
     """Attention of every head, heads side by side in the result; a mask goes with nothing `beside`.
 
-    Fused, but for short sequences in bfloat16 on the CPU: there PyTorch's fused backward pass takes 5.6 times as long
-    as plain products at 64 tokens, 1.8 at 512, and 0.5 to 0.9 at 1,024; in float32 it takes 0.1 to 0.5 at any length.
+    PyTorch's fused kernel, but for bfloat16 on a CPU, where its backward pass is slow (docs/performance.md): long
+    sequences have one in blocks there, short ones are plain products.
     """
-    is_plain = queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.shape[1] < 1024
-    if beside is not None and not is_plain:
+    is_half_on_cpu = queries.device.type == "cpu" and queries.dtype == torch.bfloat16
+    if is_half_on_cpu and queries.shape[1] < LONG:
+        return attend_by_products(queries, keys, values, mask, beside)
+    if beside is not None:
         keys, values = join(KeysValues(keys, values), beside)
     queries, keys, values = (x.transpose(1, 2) for x in (queries, keys, values))
-    allowed = None if mask is None else mask[:, None, None]
-    if not is_plain:
-        return F.scaled_dot_product_attention(queries, keys, values, allowed).transpose(1, 2).flatten(2)
+    if is_half_on_cpu:
+        mixed = blockwise_attention(queries, keys, values, mask)
+    else:
+        allowed = None if mask is None else mask[:, None, None]
+        mixed = F.scaled_dot_product_attention(queries, keys, values, allowed)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def attend_by_products(
+    queries: Float[Tensor, "b n heads d"],
+    keys: Float[Tensor, "b m heads d"],
+    values: Float[Tensor, "b m heads d"],
+    mask: Bool[Tensor, "b m"] | None = None,
+    beside: KeysValues | None = None,
+) -> Float[Tensor, "b n heads*d"]:
+    """`attend` as its formula has it, every weight in memory at once."""
+    queries, keys, values = (x.transpose(1, 2) for x in (queries, keys, values))
     queries = queries * queries.shape[-1] ** -0.5  # which are fewer than the scores
     parts = [(keys, values)]  # in parts: many keys are not copied for the few beside them
     if beside is not None:
         parts.append((beside.keys.transpose(1, 2), beside.values.transpose(1, 2)))
     scores = [queries @ part.transpose(-1, -2) for part, _ in parts]
     scaled = scores[0] if beside is None else torch.cat(scores, dim=-1)
-    scaled = scaled if allowed is None else scaled.masked_fill(~allowed, -torch.inf)
+    scaled = scaled if mask is None else scaled.masked_fill(~mask[:, None, None], -torch.inf)
     weights = scaled.softmax(-1).to(values.dtype).split([part.shape[2] for part, _ in parts], dim=-1)
     attended = weights[0] @ values
     if beside is not None:

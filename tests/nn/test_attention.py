@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmdiffusion.nn.attention import CrossAttention, KeysValues, SelfAttention, attend, normalise
+from mmdiffusion.nn.attention import LONG, CrossAttention, KeysValues, SelfAttention, attend, normalise
 from mmdiffusion.nn.positions import rotary_angles
 
 
@@ -26,6 +26,25 @@ def test_attend_is_the_attention_of_pytorch(masked):
     torch.testing.assert_close(
         attend(queries, keys, values, mask), expected.transpose(1, 2).flatten(2), atol=1e-6, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("length", [64, LONG])
+def test_attention_in_bfloat16_is_that_of_float32_at_any_length(length):
+    half = [normal(seed, 1, length, 2, 8).bfloat16().requires_grad_() for seed in range(3)]
+    whole = [x.detach().float().requires_grad_() for x in half]
+    gradient = normal(3, 1, length, 16)
+    mixed, expected = attend(*half), attend(*whole)
+    torch.testing.assert_close(mixed.float(), expected, atol=1e-2, rtol=2e-2)
+    found = torch.autograd.grad(mixed, half, gradient.bfloat16())
+    for one, other in zip(found, torch.autograd.grad(expected, whole, gradient), strict=True):
+        torch.testing.assert_close(one.float(), other, atol=2e-2 * other.abs().max().item(), rtol=2e-2)
+
+
+@pytest.mark.parametrize("width", [12, 32])
+def test_normalise_in_bfloat16_keeps_its_precision_and_the_numbers(width):
+    x, scale = (5 + 3 * normal(0, 4, width)).bfloat16(), normal(1, width)
+    assert normalise(x, scale).dtype == torch.bfloat16
+    torch.testing.assert_close(normalise(x, scale).float(), normalise(x.float(), scale), atol=2e-2, rtol=2e-2)
 
 
 def test_normalise_is_layer_normalisation_without_a_shift():

@@ -1,0 +1,127 @@
+"""Attention of long sequences on a CPU: PyTorch's fused forward pass, and a backward pass in blocks of heads.
+
+PyTorch's fused backward pass on a CPU is slow in bfloat16. Here the weights of a few heads at a
+time are made again by plain products, in memory that the caches hold (derived; recomputation as in Dao et al. 2022,
+Alg. 4, arXiv 2205.14135). `mmdiffusion.nn.attention` says where it pays.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+BLOCK = 2**21
+"""Attention weights of one block; two such are in memory at once."""
+HIDDEN = -1e4
+"""Logarithm of the weight of a masked key: exp of it is 0, and unlike infinity it may be multiplied."""
+
+
+def blockwise_attention(
+    queries: Float[Tensor, "b heads n d"],
+    keys: Float[Tensor, "b heads m d"],
+    values: Float[Tensor, "b heads m d"],
+    mask: Bool[Tensor, "b m"] | None = None,
+) -> Float[Tensor, "b heads n d"]:
+    """softmax(Q K^T / sqrt(d)) V, on the CPU.
+
+    Args:
+        queries: Of every head.
+        keys: Of every head, in the queries' precision.
+        values: Of every head, in the queries' precision.
+        mask: True where a key counts, at least one of each sample; `None` counts all.
+    """
+    return _BlockwiseAttention.apply(queries, keys, values, mask)
+
+
+class _BlockwiseAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        added = None
+        if mask is not None:
+            added = queries.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)[:, None, None]
+        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        mixed, log_totals = fused(queries, keys, values, attn_mask=added)
+        ctx.save_for_backward(queries, keys, values, mask, mixed, log_totals)
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return *gradients(gradient, *ctx.saved_tensors), None
+
+
+@torch.library.custom_op("mmdiffusion::blockwise_attention_backward", mutates_args=())  # one node to torch.compile
+def gradients(
+    gradient: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    mixed: Tensor,
+    log_totals: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and values.
+
+    With weights P = exp(Q K^T / sqrt(d) - log_totals) and the gradient G of the mixed values O:
+
+        dV = P^T G,   dS = P * (G V^T - sum(G * O)),   dQ = dS K / sqrt(d),   dK = dS^T Q / sqrt(d)
+
+    What is subtracted in each row, and from each masked key, stands in further columns of the factors, so that the
+    products subtract it.
+
+    Args:
+        gradient: Of the mixed values, (b, heads, n, d) as all that follow.
+        queries: As in the forward pass.
+        keys: As in the forward pass.
+        values: As in the forward pass.
+        mask: As in the forward pass.
+        mixed: Result of the forward pass.
+        log_totals: Logarithm of each row's sum of exponentials, (b, heads, n).
+    """
+    size, num_heads, length, width = queries.shape
+    num_keys, scale = keys.shape[2], width**-0.5
+    products = gradient.to(log_totals.dtype) * mixed
+    totals, shares = (_parts(-x, queries.dtype) for x in (log_totals, products.sum(-1)))
+    hidden = [] if mask is None else [~mask[:, None] * HIDDEN]
+    rows = _with_columns(queries * scale, [*totals, *(1.0 for _ in hidden)])
+    columns = _with_columns(keys, [*(1.0 for _ in totals), *hidden])
+    row_gradients = _with_columns(gradient, shares)
+    column_values = _with_columns(values, [1.0 for _ in shares])
+
+    row_sums = rows.new_empty(rows.shape)
+    column_sums, value_sums = (x.new_empty(len(x), x.shape[2], num_keys) for x in (rows, row_gradients))
+    step = max(1, BLOCK // (length * num_keys))
+    blocks = (x.split(step) for x in (rows, columns, row_gradients, column_values, row_sums, column_sums, value_sums))
+    for query, key, row, value, query_sum, key_sum, value_sum in zip(*blocks, strict=True):
+        weights = torch.bmm(query, key.mT).exp_()
+        torch.bmm(row.mT, weights, out=value_sum)
+        scores = torch.bmm(row, value.mT).mul_(weights)
+        torch.bmm(scores, key, out=query_sum)
+        torch.bmm(query.mT, scores, out=key_sum)
+    heads = (size, num_heads)
+    return (
+        row_sums[..., :width].mul(scale).unflatten(0, heads),
+        column_sums[:, :width].mT.unflatten(0, heads).contiguous(),
+        value_sums[:, :width].mT.unflatten(0, heads).contiguous(),
+    )
+
+
+@gradients.register_fake
+def _(gradient: Tensor, queries: Tensor, keys: Tensor, values: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return queries.new_empty(queries.shape), keys.new_empty(keys.shape), values.new_empty(values.shape)
+
+
+def _parts(x: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """Numbers as a sum of numbers of a lower precision: bfloat16 alone would round the weights by percents."""
+    first = x.to(dtype)
+    return [first] if dtype == x.dtype else [first, (x - first).to(dtype)]
+
+
+def _with_columns(x: Float[Tensor, "b heads n d"], further: Sequence[Tensor | float]) -> Float[Tensor, "h n w"]:
+    """Heads one after another, with further columns."""
+    joined = x.new_empty(*x.shape[:-1], x.shape[-1] + len(further))
+    joined[..., : x.shape[-1]] = x
+    for i, column in enumerate(further, x.shape[-1]):
+        joined[..., i] = column
+    return joined.flatten(0, 1)

@@ -1,0 +1,56 @@
+"""Attention in blocks against finite differences and PyTorch's own, in every precision."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mmdiffusion.nn import blockwise
+from mmdiffusion.nn.blockwise import blockwise_attention, gradients
+
+MASK = torch.tensor([[True] * 5 + [False] * 2, [False] + [True] * 6])
+
+
+def inputs(dtype=torch.float64, length=4, num_keys=7, width=6):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, count, 3, width) for count in (length, num_keys, num_keys)]
+    drawn = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    return [x.to(dtype).transpose(1, 2).requires_grad_() for x in drawn]
+
+
+def with_gradients(mixed, leaves):
+    wanted = torch.linspace(-1, 1, mixed.numel(), dtype=torch.float64).view_as(mixed).to(mixed.dtype)
+    return [mixed, *torch.autograd.grad(mixed, leaves, wanted)]
+
+
+@pytest.mark.parametrize("mask", [None, MASK])
+@pytest.mark.parametrize("block", [1, 2 * 4 * 7, 2**21])
+def test_gradients_are_those_of_finite_differences_whatever_the_block(monkeypatch, mask, block):
+    monkeypatch.setattr(blockwise, "BLOCK", block)
+    assert torch.autograd.gradcheck(lambda *x: blockwise_attention(*x, mask), inputs())
+
+
+@pytest.mark.parametrize("mask", [None, MASK])
+def test_in_float32_it_is_the_attention_of_pytorch(mask):
+    leaves = inputs(torch.float32)
+    allowed = None if mask is None else mask[:, None, None]
+    expected = with_gradients(F.scaled_dot_product_attention(*leaves, allowed), leaves)
+    for one, other in zip(with_gradients(blockwise_attention(*leaves, mask), leaves), expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_in_bfloat16_it_is_about_as_exact_as_plain_products():
+    half = inputs(torch.bfloat16, length=128, num_keys=96, width=12)
+    exact = [x.detach().double().requires_grad_() for x in half]
+    expected = with_gradients(F.scaled_dot_product_attention(*exact), exact)
+    weights = (half[0] * half[0].shape[-1] ** -0.5 @ half[1].mT).softmax(-1)
+    plain = with_gradients(weights @ half[2], half)
+    for mine, other, truth in zip(with_gradients(blockwise_attention(*half), half), plain, expected, strict=True):
+        assert mine.dtype == torch.bfloat16
+        assert (mine - truth).norm() <= 2 * (other - truth).norm()
+
+
+def test_what_torch_compile_is_told_of_the_operator_is_true():
+    leaves = [x.detach().requires_grad_() for x in inputs(torch.float32)]
+    mixed, log_totals = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*leaves)
+    arguments = (torch.ones_like(mixed), *leaves, MASK, mixed, log_totals)
+    torch.library.opcheck(gradients, [x.detach() for x in arguments], test_utils=("test_schema", "test_faketensor"))

@@ -22,7 +22,7 @@ from mmdiffusion.types import Batch, ImageSpec
 
 NEEDS = ("denoising_diffusion_pytorch", "diffusers")
 BATCH, SIZE, NUM_STEPS = 32, 32, 1000
-LEVELS = [Level(256, 2, 4), Level(384, 5, 6)]
+LEVELS = [Level(256, 3, 2), Level(320, 1, 5)]
 LIMITS = {"float32": 1.0, "bfloat16": 1.3}
 TOLERANCE = 0.05
 """Share by which the operations of a step may differ."""

@@ -86,10 +86,12 @@ class SelfAttention(nn.Module):
             rotation: Rotary angles; `None` for no positions.
         """
         projected = self.project(x).unflatten(-1, (3, self.num_heads, -1)).movedim(2, 0)
-        queries_keys, values = normalise(projected[:2], self.scale), projected[2]
+        queries_keys, values = projected.split((2, 1))  # whose gradients are joined; those of indices, added to zeros
+        queries_keys = normalise(queries_keys, self.scale)
         if rotation is not None:
             queries_keys = rotate(queries_keys, rotation)
-        return queries_keys[0], KeysValues(queries_keys[1], values)
+        queries, keys = queries_keys.unbind()
+        return queries, KeysValues(keys, values.squeeze(0))
 
     def mix(
         self,

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdiffusion.diffusion.bound import decoder_nll, gaussian_kl, prior_kl
+from mmdiffusion.methods.joint_predictor import complete
 from mmdiffusion.seeding import SampleNoise
 from mmdiffusion.types import Batch
 
@@ -56,7 +57,7 @@ def joint_bound(method: "MTDiffusion", batch: Batch, num_strata: int = 50) -> di
         prediction, outputs = method.network(noisy, time, told)
         guessed = {n: method.space.lift(method.extra(n).expectation(outputs[n]), method.extra(n)) for n in values}
         free = diffusion.drift_free(noisy, time, guessed)
-        estimated = diffusion.predict_x0(free, time, method.complete(prediction, noisy, time, guessed))
+        estimated = diffusion.predict_x0(free, time, complete(method, prediction, noisy, time, guessed))
         for name, value in values.items():
             chance = method.extra(name).log_probability(outputs[name], value, time / diffusion.num_steps)
             own[name] -= chance * count / diffusion.num_steps

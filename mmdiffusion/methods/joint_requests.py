@@ -12,6 +12,20 @@ if TYPE_CHECKING:
     from mmdiffusion.methods.mt_diffusion import MTDiffusion
 
 
+class Guidance(NamedTuple):
+    """Guidance that is asked for; `None` takes the method's own.
+
+    Attributes:
+        given: Classifier-free guidance of what is given.
+        heads: Guidance of what is given by the model's own heads.
+        representation: Guidance of the image by what is drawn beside it.
+    """
+
+    given: float | None = None
+    heads: float | None = None
+    representation: float | None = None
+
+
 class JointRequest(NamedTuple):
     """A request that can be served.
 
@@ -20,12 +34,14 @@ class JointRequest(NamedTuple):
         drawn: Names of the modalities to draw.
         guidance: Classifier-free guidance of what is known.
         head_guidance: Guidance of what is known by the heads.
+        representation_guidance: Guidance of the image by what is drawn beside it.
     """
 
     known: dict[str, Tensor]
     drawn: tuple[str, ...]
     guidance: float
     head_guidance: float
+    representation_guidance: float
 
     @property
     def drawn_extras(self) -> tuple[str, ...]:
@@ -37,8 +53,7 @@ def check_joint(
     method: "MTDiffusion",
     condition: Batch,
     drawn: Sequence[str] | None,
-    guidance: float | None,
-    head_guidance: float | None,
+    guidance: Guidance,
     num_samples: int,
 ) -> JointRequest:
     """Check what a model is asked for, and say what that is.
@@ -47,29 +62,52 @@ def check_joint(
         method: The model.
         condition: Known modalities.
         drawn: What to draw; `None` for all that it can.
-        guidance: Classifier-free guidance asked for; `None` for the method's own.
-        head_guidance: Guidance by heads asked for; `None` for the method's own.
+        guidance: Guidance asked for.
         num_samples: Samples to draw.
 
     Raises:
         ValueError: naming what is wrong, and what was expected.
     """
-    asked = guidance if head_guidance is None else head_guidance
+    asked = guidance.given if guidance.heads is None else guidance.heads
     check_request(condition, drawn, asked, givable=method.givable, drawable=method.drawable)
     check_counts(condition, num_samples)
     names = default(method, condition) if drawn is None else tuple(drawn)
     if not names:
         raise ValueError(f"given is {', '.join(condition)}: expected something left to draw")
-    guidance = method.guidance if guidance is None else guidance
-    head_guidance = method.head_guidance if head_guidance is None else head_guidance
     check_drawn(method, condition, names)
-    if condition and "image" not in condition and (guidance, head_guidance) != (1, 0):
+    own = (method.guidance, method.head_guidance, method.representation_guidance)
+    given, heads, representation = (mine if asked is None else asked for mine, asked in zip(own, guidance, strict=True))
+    if condition and "image" not in condition and (given, heads) != (1, 0):
         for name in condition:
             check_trained(method.extra(name).absent_share, f"absent_share of {name}", "guidance")
-            if head_guidance:
+            if heads:
                 check_trained(method.extra(name).weight, f"weight of {name}", "guidance by its head")
     known = {name: checked(method, name, values) for name, values in condition.items()}
-    return JointRequest(known, names, guidance, head_guidance)
+    request = JointRequest(known, names, given, heads, representation)
+    check_beside(method, request, guidance.representation)
+    return request
+
+
+def check_beside(method: "MTDiffusion", request: JointRequest, asked: float | None) -> None:
+    """Check that representation guidance has something to guide by, and that training covers it.
+
+    Args:
+        method: The model.
+        request: What is drawn.
+        asked: Representation guidance asked for; `None` for the method's own, which acts where it can.
+
+    Raises:
+        ValueError: naming the setting and what it must be.
+    """
+    beside = [] if "image" in request.known else method.beside(request.drawn_extras)
+    if asked is not None and not beside:
+        raise ValueError(
+            f"representation_guidance is {asked}: expected None, as nothing is drawn with the image in channels or a "
+            "token of its own"
+        )
+    if request.representation_guidance != 1:
+        for name in beside:
+            check_trained(method.extra(name).absent_share, f"absent_share of {name}", "representation guidance")
 
 
 def default(method: "MTDiffusion", condition: Batch) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmdiffusion.codecs.latents import LatentCodec, Latents, Pixels
 from mmdiffusion.diffusion.aggregated import AggregatedDiffusion
-from mmdiffusion.diffusion.gaussian import PredictionKind, Sampler, at
+from mmdiffusion.diffusion.gaussian import PredictionKind, Sampler
 from mmdiffusion.diffusion.schedules import NoiseSchedule
 from mmdiffusion.losses import mean_where
 from mmdiffusion.masks import paste
@@ -27,7 +27,8 @@ from mmdiffusion.methods.base import Method
 from mmdiffusion.methods.checks import check_times
 from mmdiffusion.methods.extras import Extra, ExtraModality
 from mmdiffusion.methods.joint_network import JointNetwork
-from mmdiffusion.methods.joint_requests import JointRequest, check_drawn, check_joint
+from mmdiffusion.methods.joint_predictor import JointPredictor
+from mmdiffusion.methods.joint_requests import Guidance, check_drawn, check_joint
 from mmdiffusion.methods.space import State
 from mmdiffusion.nn.denoiser import Denoiser
 from mmdiffusion.nn.encoders import BackboneEncoder, Mean, Value
@@ -57,6 +58,8 @@ class MTDiffusion(Method):
         steps: Sampling steps, at most the schedule's.
         guidance: Classifier-free guidance of what is given: 1 follows the model, 0 ignores it.
         head_guidance: Guidance of what is given by the gradient of the model's own heads.
+        representation_guidance: Guidance of the image by extras that are drawn with it in channels or a token of their
+            own: 1 follows the model.
         paste_known: Put back what could be seen of a masked image.
         read_times: t / T of the noisy states at which a known image is read, in (0, 1].
         optimizer: Makes the optimizer from the trained parameters.
@@ -78,6 +81,7 @@ class MTDiffusion(Method):
         steps: int = 50,
         guidance: float = 1.0,
         head_guidance: float = 0.0,
+        representation_guidance: float = 1.0,
         paste_known: bool = False,
         read_times: Sequence[float] = (0.05, 0.1, 0.15, 0.2, 0.25),
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -98,6 +102,7 @@ class MTDiffusion(Method):
         self.paste_known, self.readable = paste_known, tuple(readable)
         self.sampler: Sampler = sampler
         self.steps, self.guidance, self.head_guidance = steps, guidance, head_guidance
+        self.representation_guidance = representation_guidance
 
         self.diffusion = AggregatedDiffusion(schedule, {n: extra.drift for n, extra in extras.items()}, prediction)
         self.diffusion.step_times(steps)
@@ -169,6 +174,7 @@ class MTDiffusion(Method):
         steps: int | None = None,
         guidance: float | None = None,
         head_guidance: float | None = None,
+        representation_guidance: float | None = None,
     ) -> Batch:
         """Draw what is not known: an image with or without extras, or what can be read off a known image.
 
@@ -180,6 +186,7 @@ class MTDiffusion(Method):
             steps: Sampling steps, 1 to T; `None` takes the method's own.
             guidance: Classifier-free guidance of what is given; `None` takes the method's own.
             head_guidance: Guidance of what is given by the model's own heads; `None` takes the method's own.
+            representation_guidance: Guidance by what is drawn beside the image; `None` takes the method's own.
 
         Returns:
             What is given, unchanged, what was drawn, and `index`.
@@ -188,7 +195,9 @@ class MTDiffusion(Method):
             ValueError: if a value or `steps` is outside its range, values and seeds differ in number, or the model was
                 not trained for what is given, drawn or guided.
         """
-        request = check_joint(self, condition, drawn, guidance, head_guidance, len(seeds))
+        request = check_joint(
+            self, condition, drawn, Guidance(guidance, head_guidance, representation_guidance), len(seeds)
+        )
         known = {name: values.to(self.device).clone() for name, values in request.known.items()}
         index = torch.tensor(seeds, device=self.device)
         if "image" in known:
@@ -198,8 +207,7 @@ class MTDiffusion(Method):
             return {**condition, **made, "index": index}
         noise = SampleNoise(self.seed, seeds, self.device)
         times = self.diffusion.step_times(self.steps if steps is None else steps)
-        last: dict[str, Value] = {}
-        predict = self.predictor(known, request, len(seeds), last)
+        predict = JointPredictor(self, known, request, len(seeds))
         noisy = noise.normal(self.space.shape)
         for t, s in pairwise(times):
             time, target = (torch.full((len(seeds),), x, device=self.device) for x in (t, s))
@@ -208,77 +216,11 @@ class MTDiffusion(Method):
                 predict, noisy, time, target, sampler=self.sampler, noise=fresh, clip=self.codec.clip
             )
         image = self.finish(noisy[:, : self.space.image_channels], known)
-        return {**condition, **last, "image": image, "index": index}
+        return {**condition, **predict.last, "image": image, "index": index}
 
-    def predictor(
-        self,
-        known: dict[str, Tensor],
-        request: JointRequest,
-        size: int,
-        last: dict[str, Value],
-    ) -> Callable[[State, Times], tuple[State, Encoded]]:
-        """Prediction for known extras, guided in drift-free coordinates, where the process is plain DDPM.
-
-        There the unconditional network and its heads know nothing of what is given, so classifier-free guidance (Ho &
-        Salimans 2022, Eq. 6, arXiv 2207.12598) and head guidance (classifier guidance, Dhariwal & Nichol 2021,
-        Eq. 14, arXiv 2105.05233) keep their usual meaning. Guidance 1 and head guidance 0 is the model's own
-        conditional; guidance 0 and head guidance 1 is the unconditional one turned by Bayes' rule. Heads guide the
-        image, not what is drawn with it.
-
-        Args:
-            known: Values of known extras.
-            request: What is drawn, and how it is guided.
-            size: Samples.
-            last: Is told the values of what is drawn, as the heads read them.
-        """
-        told = self.network.tell(known, request.drawn, size)
-        alone_told = self.network.tell({}, request.drawn, size)
-        encodings = self.network.encode(known)
-        is_plain = not known or (request.guidance == 1 and request.head_guidance == 0)
-
-        def predict(noisy: State, time: Times) -> tuple[State, Encoded]:
-            prediction, outputs = self.network(noisy, time, told)
-            aggregated = dict(encodings)
-            for name in request.drawn_extras:
-                extra = self.extra(name)
-                aggregated[name] = self.space.lift(extra.expectation(outputs[name]), extra)
-                last[name] = extra.value(outputs[name])
-            if not is_plain:
-                free = self.diffusion.drift_free(noisy, time, encodings)
-                alone, gradient = self.alone(free, time, alone_told, known if request.head_guidance else {})
-                guided = alone + request.guidance * (prediction - alone)
-                prediction = self.diffusion.add_score(guided, time, request.head_guidance * gradient)
-            return self.complete(prediction, noisy, time, aggregated), aggregated
-
-        return predict
-
-    def alone(
-        self,
-        free: State,
-        time: Times,
-        told: Sequence[Told],
-        known: dict[str, Tensor],
-    ) -> tuple[Image, Image]:
-        """The prediction of nothing known at a drift-free state, and the heads' gradient of what is known there."""
-        if not known:
-            prediction = self.network(free, time, told)[0]
-            return prediction, torch.zeros_like(prediction)
-        with torch.enable_grad():
-            free = free.detach().requires_grad_()
-            prediction, outputs = self.network(free, time, told)
-            share = time / self.diffusion.num_steps
-            each = [self.extra(n).log_probability(outputs[n], value, share).sum() for n, value in known.items()]
-            (gradient,) = torch.autograd.grad(torch.stack(each).sum(), free)
-        return prediction.detach(), gradient[:, : self.space.image_channels]
-
-    def complete(self, prediction: Image, noisy: State, time: Times, encodings: Encoded) -> State:
-        """A prediction in all channels: the image has none in extras' own, where the drift-free state is all noise."""
-        start = self.space.image_channels
-        if start == self.space.num_channels:
-            return prediction
-        free = self.diffusion.drift_free(noisy, time, encodings)[:, start:]
-        noise = free / at(self.diffusion.noise_level, time, free)
-        return torch.cat([prediction, self.diffusion.target(torch.zeros_like(free), time, noise)], dim=1)
+    def beside(self, names: Sequence[str]) -> list[str]:
+        """Those of some extras that have channels or a token of their own beside the image's."""
+        return [name for name in names if self.extra(name).encoder.own_channels]
 
     def finish(self, latent: Latents, known: dict[str, Tensor]) -> Image:
         """The image of a latent, with what could be seen of it put back where that is asked for."""
@@ -345,5 +287,5 @@ class MTDiffusion(Method):
 
     def protocol(self) -> dict[str, Any]:
         """How samples are drawn and images read."""
-        names = ("sampler", "steps", "guidance", "head_guidance", "paste_known", "seed")
+        names = ("sampler", "steps", "guidance", "head_guidance", "representation_guidance", "paste_known", "seed")
         return {name: getattr(self, name) for name in names} | {"read_steps": list(self.read_steps)}

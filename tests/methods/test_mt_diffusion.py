@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from mmdiffusion.diffusion import CosineSchedule, LinearDrift, NoDrift
+from mmdiffusion.methods.joint_predictor import JointPredictor
 from mmdiffusion.methods.joint_requests import JointRequest
 from mmdiffusion.nn import Denoiser, Level, MiddleHead, OutputHead
 from mmdiffusion.types import ImageSpec, TextSpec
@@ -155,8 +156,8 @@ def test_overfits_one_batch():
 
 def predictor(method, label, guidance=1.0, head_guidance=0.0):
     """The prediction for given labels."""
-    request = JointRequest({}, ("image",), guidance, head_guidance)
-    return method.predictor({"label": label}, request, len(label), {})
+    request = JointRequest({}, ("image",), guidance, head_guidance, 1.0)
+    return JointPredictor(method, {"label": label}, request, len(label))
 
 
 # Sampling ------------------------------------------------------------------------------------------------------

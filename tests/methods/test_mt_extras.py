@@ -11,6 +11,7 @@ from mmdiffusion.diffusion.gaussian import GaussianDiffusion
 from mmdiffusion.masks import PatchMask
 from mmdiffusion.methods import MTDiffusion
 from mmdiffusion.methods.extras import Extra
+from mmdiffusion.methods.joint_predictor import JointPredictor
 from mmdiffusion.methods.joint_requests import JointRequest
 from mmdiffusion.nn import (
     BackboneEncoder,
@@ -301,7 +302,8 @@ def test_guidance_by_any_head_adds_its_gradient_to_the_score(name):
     extra, noisy = method.extra(name), torch.randn(4, *method.space.shape, generator=generator(3))
     known = {name: batch[name]}
     plain, guided = (
-        method.predictor(known, JointRequest({}, ("image",), 1.0, scale), 4, {})(noisy, time) for scale in (0.0, 2.0)
+        JointPredictor(method, known, JointRequest({}, ("image",), 1.0, scale, 1.0), 4)(noisy, time)
+        for scale in (0.0, 2.0)
     )
     free = method.diffusion.drift_free(noisy, time, plain[1]).requires_grad_()
     output = method.network(free, time, method.network.tell({}, (), 4))[1][name]

@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import logging
+import zipfile
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -15,6 +18,8 @@ CONFIG = "config.yaml"
 """Settings of a run, in its folder."""
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 """The last checkpoint, inside a run's folder."""
+PREVIOUS = "previous.ckpt"
+"""Name of the one before, beside it."""
 METHOD, WEIGHTS = "method.json", "model.safetensors"
 """Inside an export: what the method is built from, and its weights."""
 FORMAT = 1
@@ -23,19 +28,76 @@ PICKLES = (".bin", ".pickle", ".pkl", ".pt", ".pth")
 """Endings of files that other programs write weights into, and that may run code when they are read."""
 SPECS = {kind.__name__: kind for kind in get_args(Spec)}
 
+_log = logging.getLogger(__name__)
+
 
 def checkpoint_of(path: str | Path) -> Path:
-    """The file to read, for the folder of a run or an export, or for that file."""
+    """The file to read, for the folder of a run or an export, or for that file.
+
+    Raises:
+        ValueError: if all checkpoints of a run are damaged.
+    """
     path = Path(path)
     if not path.is_dir():
         return path
     is_export = any((path / name).is_file() for name in (METHOD, WEIGHTS)) or bool(pickles(path))
-    return path / METHOD if is_export else path / CHECKPOINT
+    return path / METHOD if is_export else newest_whole(path) or path / CHECKPOINT
 
 
 def pickles(folder: Path) -> list[Path]:
     """Files of a folder that may hold pickles, by their names."""
     return sorted(path for path in folder.iterdir() if path.suffix in PICKLES)
+
+
+def newest_whole(run: Path) -> Path | None:
+    """The last checkpoint of a run, or the one before if that is damaged or missing, which is said.
+
+    Args:
+        run: Its folder, in which nothing is changed.
+
+    Returns:
+        `None` when there is none yet.
+
+    Raises:
+        ValueError: if there are some, all damaged.
+    """
+    last = run / CHECKPOINT
+    paths = [path for path in (last, last.with_name(PREVIOUS)) if path.is_file()]
+    notes = [f"{last} is missing"] if paths and last not in paths else []
+    for path in paths:
+        problem = damage(path)
+        if problem is None:
+            if notes:
+                _warn(f"{'; '.join(notes)}; taken is the one before, {path}")
+            return path
+        notes.append(f"{path} is damaged: {problem}")
+    if notes:
+        raise ValueError(f"{'; '.join(notes)}. There is no whole checkpoint in this run: start a new one")
+    return None
+
+
+@rank_zero_only
+def _warn(note: str) -> None:
+    _log.warning(note)
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint file: `None` when every byte is as it was written.
+
+    Args:
+        checkpoint: The file; PyTorch writes an archive with a check sum for each tensor, and does not look at them.
+    """
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            wrong = archive.testzip()
+        if wrong is not None:
+            return f"{wrong} differs from what was written"
+        torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)  # its reader is stricter with names
+    except (OSError, zipfile.BadZipFile) as error:
+        return str(error)
+    except Exception as error:  # one wrong byte can mean an unknown version, a password or a name that is no text
+        return f"it cannot be read, {type(error).__name__}"
+    return None
 
 
 def read_checkpoint(checkpoint: str | Path) -> dict:

@@ -18,7 +18,7 @@ import mmdiffusion.methods
 import mmdiffusion.metrics
 import mmdiffusion.nn
 from mmdiffusion.callbacks.signals import EXIT_STATUS, Stopped
-from mmdiffusion.checkpoints import CHECKPOINT, CONFIG
+from mmdiffusion.checkpoints import CONFIG
 from mmdiffusion.experiment import COMMANDS, MMDiffusionCLI, PrepareCLI
 from mmdiffusion.export import export
 from mmdiffusion.messages import clear_message, failure
@@ -100,10 +100,10 @@ def execute(args: list[str]) -> None:
     if command in HANDED_ON:
         hand_on(command, run, rest)
         return
-    folder = existing_run(run)
+    folder, checkpoint = existing_run(run)
     given = ["--config", str(folder / CONFIG)]
     if not any(word.startswith("--ckpt_path") for word in rest):
-        given += ["--ckpt_path", str(folder / CHECKPOINT)]
+        given += ["--ckpt_path", str(checkpoint)]
     MMDiffusionCLI(folder, [command, *given, *rest])
 
 

@@ -1,17 +1,14 @@
 """Going on with a training: checkpoints that are written whole or not at all, and where a training stands in one."""
 
 import os
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from lightning import Trainer
 
-from mmdiffusion.checkpoints import CHECKPOINT
+from mmdiffusion.checkpoints import CHECKPOINT, PREVIOUS
 
-PREVIOUS = "previous.ckpt"
-"""Name of the one before, beside it."""
 PART = ".part"
 """Ending of a file that is being written."""
 DAMAGED = ".damaged"
@@ -71,46 +68,6 @@ def _flush_names(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint file: `None` when every byte is as it was written.
-
-    Args:
-        checkpoint: The file; PyTorch writes an archive with a check sum for each tensor, and does not look at them.
-    """
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            wrong = archive.testzip()
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
-        return str(error)
-    return None if wrong is None else f"{wrong} differs from what was written"
-
-
-def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
-    """The checkpoint a run goes on from: its last, or the one before when that is damaged.
-
-    Args:
-        folder: The run.
-
-    Returns:
-        The checkpoint, `None` when there is none yet; and what is to be said of those passed over.
-
-    Raises:
-        ValueError: if there are some, all damaged.
-    """
-    last = folder / CHECKPOINT
-    paths = [last, last.with_name(PREVIOUS)]
-    notes = [] if last.is_file() or not paths[1].is_file() else [f"{last} is missing"]
-    for path in paths:
-        if path.is_file():
-            problem = damage(path)
-            if problem is None:
-                return path, notes
-            notes.append(f"{path} is damaged: {problem}")
-    if last.is_file() or paths[1].is_file():
-        raise ValueError(f"{'; '.join(notes)}. There is no whole checkpoint to go on from: start a new run")
-    return None, []
 
 
 def set_aside(folder: Path) -> None:

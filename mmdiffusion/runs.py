@@ -1,6 +1,5 @@
 """Run folders: where a run writes, and how a trained method comes back from one."""
 
-import logging
 import re
 import sys
 from pathlib import Path
@@ -11,11 +10,9 @@ from lightning.pytorch.cli import instantiate_module
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 import mmdiffusion.methods  # noqa: F401  its methods are those that can be loaded without further imports
-from mmdiffusion.checkpoints import CHECKPOINT, CONFIG, checkpoint_of, read_checkpoint
+from mmdiffusion.checkpoints import CHECKPOINT, CONFIG, checkpoint_of, newest_whole, read_checkpoint
 from mmdiffusion.methods.base import Method
-from mmdiffusion.resuming import check_format, newest_whole, set_aside
-
-_log = logging.getLogger(__name__)
+from mmdiffusion.resuming import check_format, set_aside
 
 
 def new_run(run: str | None, config: str | None) -> Path:
@@ -55,7 +52,7 @@ def begun_run(run: str | None) -> Path | None:
 
 
 def checkpoint_to_go_on_from(folder: Path) -> Path | None:
-    """The last checkpoint of a run, or the one before if that is damaged, which is said.
+    """The checkpoint that a training goes on from; a damaged last one is set aside.
 
     Args:
         folder: The run.
@@ -66,20 +63,14 @@ def checkpoint_to_go_on_from(folder: Path) -> Path | None:
     Raises:
         ValueError: if all are damaged, or the run was trained by a version that could not go on.
     """
-    checkpoint, notes = newest_whole(folder)
+    checkpoint = newest_whole(folder)
     if checkpoint is None:
         rank_zero_info(f"{folder} has no checkpoint yet: it starts from the beginning")
         return None
     check_format(read_checkpoint(checkpoint), checkpoint)
-    if notes:
-        _set_aside(folder, f"{'; '.join(notes)}; the run goes on from {checkpoint}")
+    if checkpoint != folder / CHECKPOINT:
+        rank_zero_only(set_aside)(folder)
     return checkpoint
-
-
-@rank_zero_only
-def _set_aside(folder: Path, note: str) -> None:
-    _log.warning(note)
-    set_aside(folder)
 
 
 def check_unfinished(folder: Path, checkpoint: dict[str, Any], max_steps: int, max_epochs: int | None) -> None:
@@ -104,20 +95,21 @@ def check_unfinished(folder: Path, checkpoint: dict[str, Any], max_steps: int, m
         )
 
 
-def existing_run(run: str) -> Path:
-    """A folder that a run has written.
+def existing_run(run: str) -> tuple[Path, Path]:
+    """A folder that a run has written, and the checkpoint to read there.
 
     Raises:
-        ValueError: naming what is missing.
+        ValueError: naming what is missing, or if all checkpoints are damaged.
     """
     path = Path(run)
-    for part in (CONFIG, CHECKPOINT):
-        if not (path / part).is_file():
-            raise ValueError(
-                f"--run is {run}: expected the folder of a finished run, but {path / part} is missing; "
-                "make one with `mmdiffusion fit -c CONFIG --run FOLDER`"
-            )
-    return path
+    is_run = (path / CONFIG).is_file()
+    checkpoint = newest_whole(path) if is_run else None
+    if checkpoint is None:
+        raise ValueError(
+            f"--run is {run}: expected the folder of a finished run, but {path / (CHECKPOINT if is_run else CONFIG)} "
+            "is missing; make one with `mmdiffusion fit -c CONFIG --run FOLDER`"
+        )
+    return path, checkpoint
 
 
 def check_checkpoint(checkpoint: str | Path, class_path: str) -> dict[str, Any]:

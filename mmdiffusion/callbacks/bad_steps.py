@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, distributed
 from torch.optim import Optimizer
 
@@ -23,7 +24,8 @@ class SkipBadSteps(Callback):
     """Skips a step whose gradient is not finite: weights and optimizer stay as they are, in all processes.
 
     The samples of its batches are written to `skipped_steps.jsonl`. The gradients of all processes are one, so they
-    agree without asking one another. (With 16-mixed, gradients that overflow are the loss scale's own business.)
+    agree without asking one another. (With 16-mixed, gradients that overflow where the loss is finite are the loss
+    scale's own business, until it has come down to 1.)
 
     Args:
         limit: Bad steps in a row after which the training ends.
@@ -35,14 +37,20 @@ class SkipBadSteps(Callback):
         self.limit = limit
         self.in_a_row, self.total = 0, 0
         self._indices: list[Tensor] = []
+        self._terms: list[dict[str, Tensor]] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Remember the samples of the batches of a step."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
-            self._indices = []
+            self._indices, self._terms = [], []
         index = batch.get("index")
         if isinstance(index, Tensor):
             self._indices.append(index)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Remember the terms of the loss of each batch of a step, without waiting for the device."""
+        metrics = trainer.callback_metrics.items()
+        self._terms.append({name: value for name, value in metrics if name.startswith("train/")})
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Look at the gradient, after all processes have added theirs.
@@ -50,19 +58,27 @@ class SkipBadSteps(Callback):
         Raises:
             ValueError: after too many bad steps in a row, or if more than the gradient is spoilt.
         """
+        plugin = trainer.precision_plugin
+        scaler = plugin.scaler if isinstance(plugin, MixedPrecision) else None
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if bool(torch.nn.utils.get_total_norm(gradients).isfinite()):
+        order = 2.0 if scaler is None else math.inf  # the scale looks at the largest entry, and the two have to agree
+        if bool(torch.nn.utils.get_total_norm(gradients, order).isfinite()):
             self.in_a_row = 0
             return
-        terms = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+        terms = self._means()
         is_finite = all(math.isfinite(value) for value in terms.values())
-        is_scaled = trainer.precision == "16-mixed"
-        if is_scaled and trainer.strategy.reduce_boolean_decision(is_finite, all=True):
-            return
-        optimizer.zero_grad(set_to_none=True)
+        if scaler is None:
+            optimizer.zero_grad(set_to_none=True)
+        elif scaler.get_scale() > 1 and trainer.strategy.reduce_boolean_decision(is_finite, all=True):
+            return  # an overflow; the scale skips this step, and all that are counted here, by itself
         self.in_a_row, self.total = self.in_a_row + 1, self.total + 1
         self._write(trainer, terms)
         self._check(trainer, pl_module)
+
+    def _means(self) -> dict[str, float]:
+        """Terms of the loss over the batches of the step; one that is not finite is not averaged away."""
+        parts = {name: [terms[name] for terms in self._terms if name in terms] for name in self._terms[-1]}
+        return {name: float(torch.stack(values).mean()) for name, values in parts.items()}
 
     def _write(self, trainer: Trainer, terms: dict[str, float]) -> None:
         own = {

@@ -43,18 +43,50 @@ def report(
     """
     run = Path(trainer.default_root_dir)
     columns = [c for c in dict.fromkeys(order) if any(c in f for f in figures.values())]
-    headers = [Column(c, no_wrap=True) for c in ("metric", *columns)]
-    title = f"{run}, {split} split: {subtitle}"
-    table = Table(*headers, title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name, row in figures.items():
-        table.add_row(escape(name), *(f"{row[c]['value']:.4g}" if c in row else "" for c in columns))
-    console = Console()  # figures that are cut off would be of no use: a narrow terminal may break the lines
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)
+    print_table(figures, columns, f"{run}, {split} split: {subtitle}")
     for logger in trainer.loggers:
         logger.log_metrics({f"{split}/{m}/{c}": f["value"] for m, row in figures.items() for c, f in row.items()})
     run.mkdir(parents=True, exist_ok=True)
     (run / FILES[split].replace("metrics", stem)).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+# Printing ------------------------------------------------------------------------------------------------------
+
+
+def print_table(figures: Figures, columns: Sequence[str], title: str) -> None:
+    """Print figures with one line a metric, or one line a column where the terminal is too narrow for that.
+
+    Args:
+        figures: By metric and column.
+        columns: Which to print, in their order.
+        title: Stands above.
+    """
+    console = Console()
+    tables = [make_table(figures, columns, title, is_turned) for is_turned in (False, True)]
+    widths = [Console(width=10_000).measure(table).maximum for table in tables]
+    chosen = 0 if widths[0] <= max(console.width, widths[1]) else 1
+    # figures that are cut off would be of no use: where neither fits, a narrow terminal may break the lines
+    console.width = max(console.width, widths[chosen])
+    console.print(tables[chosen])
+
+
+def make_table(figures: Figures, columns: Sequence[str], title: str, is_turned: bool) -> Table:
+    """A table of figures, empty where there is none.
+
+    Args:
+        figures: By metric and column.
+        columns: Which to show, in their order.
+        title: Stands above.
+        is_turned: Metrics stand side by side, columns one below the other.
+    """
+    top, side = (list(figures), columns) if is_turned else (columns, list(figures))
+    headers = [Column(escape(name), no_wrap=True) for name in ("" if is_turned else "metric", *top)]
+    table = Table(*headers, title=escape(title), box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for line in side:
+        pairs = [(name, line) if is_turned else (line, name) for name in top]
+        values = [figures[metric].get(column) for metric, column in pairs]
+        table.add_row(escape(line), *("" if value is None else f"{value['value']:.4g}" for value in values))
+    return table
 
 
 # Reading -------------------------------------------------------------------------------------------------------

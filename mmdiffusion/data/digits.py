@@ -4,8 +4,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -82,6 +80,9 @@ class Digits(DataModule):
 
     @cached_property
     def _splits(self) -> dict[Split, Arrays]:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
         pixels, labels = load_digits(return_X_y=True)
         rest, test = train_test_split(
             range(len(labels)), test_size=_NUM_TEST, stratify=labels, random_state=_SPLIT_SEED

@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from mmdiffusion.checkpoints import CHECKPOINT, read_checkpoint, write_export
+from mmdiffusion.checkpoints import read_checkpoint, write_export
 from mmdiffusion.export.card import model_card
 from mmdiffusion.runs import CONFIG, existing_run, load_method
 
@@ -26,11 +26,11 @@ def export(run: str, to: str | None = None) -> Path:
     Raises:
         ValueError: if `run` is no finished run, its method cannot be rebuilt, or `to` is taken.
     """
-    source = existing_run(run)
+    source, checkpoint = existing_run(run)
     folder = source / "export" if to is None else Path(to)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ValueError(f"--to is {folder}: it exists, and an export is never overwritten; give another folder")
-    method, contents = load_method(source), read_checkpoint(source / CHECKPOINT)
+    method, contents = load_method(checkpoint), read_checkpoint(checkpoint)
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of an export that was interrupted
     part.mkdir(parents=True)

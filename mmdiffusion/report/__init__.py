@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from mmdiffusion import __version__
 from mmdiffusion.callbacks.draws import Draw
 from mmdiffusion.callbacks.table import read_figures
-from mmdiffusion.checkpoints import CHECKPOINT, read_checkpoint
+from mmdiffusion.checkpoints import read_checkpoint
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.methods.base import Method
 from mmdiffusion.report.curves import charts
@@ -41,18 +41,18 @@ def report(run: str, to: str | None = None) -> Path:
     Raises:
         ValueError: if `run` is no finished run, its method cannot be rebuilt, or a file of its holds something else.
     """
-    folder = existing_run(run)
+    folder, checkpoint = existing_run(run)
     path = folder / "report.html" if to is None else Path(to)
     if path.is_dir():
         raise ValueError(f"--to is {path}: it is a folder, expected a file such as {path / 'report.html'}")
     text = (folder / CONFIG).read_text(encoding="utf-8")
     config = yaml.safe_load(text)
-    method, data = load_method(folder), build_data(config)
+    method, data = load_method(checkpoint), build_data(config)
     missing: list[str] = []
     content = {
         "title": f"{type(method).__name__} on {type(data.source).__name__}",
         "folder": folder.resolve().name,
-        "facts": facts(method, config, read_checkpoint(folder / CHECKPOINT)),
+        "facts": facts(method, config, read_checkpoint(checkpoint)),
         "grids": grids(folder / "samples"),
         "films": filmed(method, data, config, missing),
         "clips": clips(folder / "samples", data, missing),

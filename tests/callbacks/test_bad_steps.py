@@ -56,11 +56,24 @@ def test_a_bad_step_changes_nothing(tmp_path, value, optimizer):
     assert line["terms"] == {"train/loss": repr(-value) if value > 0 else "nan"}
 
 
-def test_the_samples_of_all_batches_of_a_step_are_named(tmp_path):
-    fit(tmp_path, Spoilt({3: float("nan")}), accumulate_grad_batches=2, max_steps=3)
+@pytest.mark.parametrize("batch", [2, 3])
+def test_all_batches_of_a_step_are_named(tmp_path, batch):
+    fit(tmp_path, Spoilt({batch: float("nan")}), accumulate_grad_batches=2, max_steps=3)
     (line,) = skipped(tmp_path)
     assert line["step"] == 1
     assert line["index"] == list(range(16))
+    assert line["terms"] == {"train/loss": "nan"}
+
+
+def test_terms_are_the_means_over_the_batches_of_a_step(tmp_path):
+    class Alternating(Spoilt):
+        def losses(self, batch, generator):
+            terms = super().losses(batch, generator)
+            return terms | {"other": torch.tensor(float(self.batch))}
+
+    fit(tmp_path, Alternating({2: float("nan")}), accumulate_grad_batches=2, max_steps=3)
+    (line,) = skipped(tmp_path)
+    assert line["terms"] == {"train/loss": "nan", "train/other": "3.5"}, "the third and fourth batch"
 
 
 def test_many_in_a_row_end_the_training(tmp_path):

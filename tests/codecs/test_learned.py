@@ -90,6 +90,16 @@ def test_a_cdcd_whose_first_stage_is_gone_says_so(first, tmp_path):
         mmdiffusion.load(tmp_path / "run")
 
 
+def test_a_damaged_run_is_read_from_the_checkpoint_before(first, tmp_path, caplog):
+    run = shutil.copytree(first[0], tmp_path / "first")
+    last = run / "checkpoints" / "last.ckpt"
+    last.rename(last.with_name("previous.ckpt"))
+    last.write_bytes(b"")
+    codec, expected = (LearnedTokens(Digits().spec, str(path)) for path in (run, first[0]))
+    assert torch.equal(codec.encode(images()), expected.encode(images()))
+    assert f"{last} is damaged" in caplog.text
+
+
 def test_a_path_without_a_run_is_named(tmp_path):
     for path in (tmp_path, tmp_path / "absent.ckpt"):
         with pytest.raises(ValueError, match="is missing; train one with `mmdiffusion fit -c configs/vq_autoencoder"):

@@ -35,11 +35,13 @@ class Variant:
         config: Its configuration, by name.
         drift: How the label enters, where that is another way than the configuration's.
         dropped: The feature that is left out.
+        absent_share: Share of training samples without features, where that is another than the configuration's.
     """
 
     config: str
     drift: dict[str, Any] | None = None
     dropped: str | None = None
+    absent_share: float | None = None
 
 
 def drift(name: str, **settings: Any) -> Variant:
@@ -98,6 +100,9 @@ def config_of(variant: Variant, seed: int, steps: int, start: Path | None) -> di
     if variant.dropped:
         del model["extras"][variant.dropped]
         del data["num_features" if variant.dropped == "feature" else "num_maps"]
+    if variant.absent_share is not None:
+        for extra in model["extras"].values():
+            extra["absent_share"] = variant.absent_share
     for callback in trainer["callbacks"]:
         settings = callback.get("init_args", {})
         if callback["class_path"] == "StartFrom":

@@ -14,27 +14,30 @@ from tempfile import TemporaryDirectory
 from benchmarks.peers.table import Row, ratios
 
 NEEDS = ()
-CONFIG, BATCH, STEPS, LINES = "configs/mt_diffusion/digits.yaml", 128, 60, 2
+CONFIG, LINES = "configs/mt_diffusion/digits.yaml", 2
+STEPS = {128: 60, 512: 20}
+"""Steps of a training by batch: that of the configuration, and one whose steps cost much more than an empty one."""
 MAX_ROUNDS = 5
 """Every round starts three processes, which takes longer than what is measured."""
 
 
-def rate(num_processes: int) -> float:
+def rate(batch: int, num_processes: int) -> float:
     """Samples a second of all processes.
 
     Args:
+        batch: Samples of a step, of all processes.
         num_processes: How many share the batch.
     """
     settings = {
         "trainer.accelerator": "cpu",
         "trainer.devices": num_processes,
         "trainer.strategy": "ddp" if num_processes > 1 else "auto",
-        "trainer.max_steps": STEPS,
+        "trainer.max_steps": STEPS[batch],
         "trainer.limit_val_batches": 0,
-        "trainer.log_every_n_steps": STEPS // LINES,
+        "trainer.log_every_n_steps": STEPS[batch] // LINES,
         "trainer.callbacks": '[{"class_path": "Throughput"}]',
         "trainer.enable_progress_bar": "false",
-        "data.init_args.batch_size": BATCH // num_processes,
+        "data.init_args.batch_size": batch // num_processes,
     }
     call = [sys.executable, "-m", "mmdiffusion", "fit", "-c", CONFIG]
     with TemporaryDirectory() as folder:
@@ -52,8 +55,17 @@ def measure(rounds: int) -> list[Row]:
     Args:
         rounds: Rounds that count, at most `MAX_ROUNDS`.
     """
-    rates = [(rate(1), rate(2)) for _ in range(min(rounds, MAX_ROUNDS))]
-    one, two = zip(*rates, strict=True)
+    return [row(batch, min(rounds, MAX_ROUNDS)) for batch in STEPS]
+
+
+def row(batch: int, rounds: int) -> Row:
+    """One row of the table.
+
+    Args:
+        batch: Samples of a step, of all processes.
+        rounds: Rounds that count.
+    """
+    one, two = zip(*((rate(batch, 1), rate(batch, 2)) for _ in range(rounds)), strict=True)
     told = [f"{statistics.median(each):.0f} samples/s" for each in (two, one)]
-    bar = f"two processes x one thread, digits, batch {BATCH} in all: samples/s over one process's"
-    return [Row(bar, 1.8, True, ratios(two, one), told[0], told[1])]
+    bar = f"two processes x one thread, digits, batch {batch} in all: samples/s over one process's"
+    return Row(bar, 1.8, True, ratios(two, one), told[0], told[1])

@@ -11,6 +11,8 @@ from torch import Tensor
 LogProbs = Float[Tensor, "*b codes"]
 
 NEVER = float("-inf")
+NUM_ROWS = 256
+"""Distributions that a CPU truncates at a time, so that its caches hold what is made on the way."""
 
 
 def draw_codes(log_probs: LogProbs, uniform: Float[Tensor, "*b"]) -> Int[Tensor, "*b"]:
@@ -51,15 +53,15 @@ def temper(log_probs: LogProbs, temperature: float) -> LogProbs:
     """p^(1 / temperature), normalised (derived).
 
     Args:
-        log_probs: Log-probabilities.
-        temperature: Above 0; below 1 sharpens.
+        log_probs: Normalised log-probabilities.
+        temperature: Above 0; below 1 sharpens, 1 changes nothing.
 
     Raises:
         ValueError: if `temperature` is not above 0.
     """
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}: expected above 0; for the most probable code take top_k of 1")
-    return (widen(log_probs) / temperature).log_softmax(-1)
+    return log_probs if temperature == 1 else (widen(log_probs) / temperature).log_softmax(-1)
 
 
 def truncate(log_probs: LogProbs, share: float) -> LogProbs:
@@ -80,6 +82,12 @@ def truncate(log_probs: LogProbs, share: float) -> LogProbs:
         raise ValueError(f"share is {share}: expected above 0 and at most 1, which keeps every code")
     if share == 1:
         return log_probs
+    rows = log_probs.reshape(-1, log_probs.shape[-1])
+    parts = rows.split(NUM_ROWS) if rows.device.type == "cpu" else (rows,)
+    return torch.cat([_keep_share(part, share) for part in parts]).reshape(log_probs.shape)
+
+
+def _keep_share(log_probs: LogProbs, share: float) -> LogProbs:
     rising = _sort(log_probs)
     masses = rising.softmax(-1)
     torch.cumsum(masses, -1, out=masses)
@@ -104,7 +112,7 @@ def top_k(log_probs: LogProbs, count: int) -> LogProbs:
 
 
 def _keep_from(log_probs: LogProbs, least: Float[Tensor, "*b 1"]) -> LogProbs:
-    return widen(log_probs).masked_fill(log_probs < least, NEVER).log_softmax(-1)
+    return torch.where(log_probs < least, NEVER, widen(log_probs)).log_softmax(-1)
 
 
 def _sort(log_probs: LogProbs) -> LogProbs:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmdiffusion.diffusion import categorical
 from mmdiffusion.diffusion.categorical import draw_codes, guide, temper, top_k, truncate
 from tests.diffusion.discrete_oracles import logits, uniform
 
@@ -121,6 +122,20 @@ def test_truncation_keeps_equals_whatever_their_order():
     log_probs = torch.tensor([0.2, 0.1, 0.2, 0.2, 0.3]).log()
     assert truncate(log_probs, 0.4).isfinite().tolist() == [True, False, True, True, True]
     assert torch.equal(truncate(log_probs.flip(0), 0.4), truncate(log_probs, 0.4).flip(0))
+
+
+def test_truncation_does_not_depend_on_the_blocks_it_is_done_in(monkeypatch):
+    log_probs = distributions(30, 9).unflatten(0, (3, 10))
+    whole = truncate(log_probs, 0.7)
+    monkeypatch.setattr(categorical, "NUM_ROWS", 7)
+    assert whole.shape == log_probs.shape
+    assert torch.equal(truncate(log_probs, 0.7), whole)
+    assert truncate(log_probs[:0], 0.7).shape == (0, 10, 9)
+
+
+def test_a_temperature_of_one_changes_nothing():
+    log_probs = distributions(3, 9)
+    assert torch.equal(temper(log_probs, 1.0), log_probs)
 
 
 def test_truncation_to_everything_changes_nothing():

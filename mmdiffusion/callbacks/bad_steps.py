@@ -11,6 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
 from torch.optim import Optimizer
 
+from mmdiffusion.sharding import gradient_norm
 from mmdiffusion.types import Batch
 
 FILE = "skipped_steps.jsonl"
@@ -50,8 +51,8 @@ class SkipBadSteps(Callback):
         Raises:
             ValueError: after too many bad steps in a row, or if more than the gradient is spoilt.
         """
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if bool(torch.nn.utils.get_total_norm(gradients).isfinite()):
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if bool(gradient_norm(parameters).isfinite()):
             self.in_a_row = 0
             return
         terms = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}

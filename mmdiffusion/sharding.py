@@ -54,11 +54,9 @@ class Shards(ModelParallelStrategy):
         """Make the optimizers.
 
         Raises:
-            ValueError: for one that needs whole weights, and for a precision whose scaled gradients need them.
+            ValueError: for one that needs whole weights.
         """
         super().setup_optimizers(trainer)
-        if trainer.precision == "16-mixed":
-            raise ValueError("precision is 16-mixed, strategy is Shards: expected 32-true or bf16-mixed")
         for optimizer in self.optimizers:
             if type(optimizer) not in ELEMENTWISE:
                 raise ValueError(

@@ -106,8 +106,14 @@ class Shards(ModelParallelStrategy):
 
 
 def whole(tree: Any) -> Any:
-    """Tensors of nested dictionaries and lists with those in shards gathered; every process has to ask."""
-    return tree_map(lambda leaf: leaf.full_tensor() if isinstance(leaf, DTensor) else leaf, tree)
+    """Nested dictionaries and lists for a checkpoint: what is in shards joined, in the memory of the computer.
+
+    Every process has to ask. One tensor at a time is whole on a device: all of them together may not fit.
+
+    Args:
+        tree: Tensors, in shards or not, and plain data.
+    """
+    return tree_map(lambda leaf: leaf.full_tensor().cpu() if isinstance(leaf, DTensor) else leaf, tree)
 
 
 def part(value: Any, like: Any) -> Any:
@@ -147,7 +153,8 @@ def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
     Args:
         parameters: Whole ones and shards.
     """
-    norms = [whole(get_total_norm([p.grad for p in kind if p.grad is not None])) for kind in by_kind(parameters)]
+    norms = [get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in by_kind(parameters)]
+    norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
     return norms[0] if len(norms) == 1 else get_total_norm(norms)
 
 

@@ -102,7 +102,10 @@ class EMA(Callback):
         if not self._average:
             return
         raw = self._raw or {name: p.detach() for name, p in trained(pl_module)}
-        checkpoint["ema"] = {"num_updates": self.num_updates, "raw": whole({n: p.clone() for n, p in raw.items()})}
+        checkpoint["ema"] = {
+            "num_updates": self.num_updates,
+            "raw": {name: p.clone() for name, p in whole(raw).items()},
+        }
         checkpoint["state_dict"] = checkpoint["state_dict"] | whole(self._average)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -179,6 +179,8 @@ def quieten() -> None:
         handler.addFilter(lambda record: "Tip:" not in record.getMessage())
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # of blocks whose weights are gathered: what they return besides tokens is read, never written into
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")  # we take --run out of them
 
 

@@ -12,7 +12,8 @@
 #SBATCH --open-mode=append
 #SBATCH --output=slurm-%j.log
 set -u
-srun mmdiffusion "${COMMAND:-fit}" "$@"
+# Said again, for since SLURM 22.05 srun no longer takes it from above.
+srun --cpus-per-task "$SLURM_CPUS_PER_TASK" mmdiffusion "${COMMAND:-fit}" "$@"
 status=$?
 if [ "$status" -eq 75 ]; then
     scontrol requeue "$SLURM_JOB_ID"

@@ -14,6 +14,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from mmdiffusion.runs import new_run
 from tests.helpers import ROOT, write_config
+from tests.resuming import differences
 
 TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
@@ -99,6 +100,21 @@ def test_two_machines_make_the_run_of_two_processes(folder, run):
         for path in (folder / "machines", run)
     )
     assert all(torch.equal(machines[name], weight) for name, weight in processes.items())
+
+
+def test_weights_in_shards_make_the_same_run(folder, run):
+    words = ("-c", ROOT / "configs" / "overlays" / "fsdp.yaml", "--trainer.accelerator=cpu", "--trainer.devices=2")
+    call(folder, "fit", "-c", "configs/tiny.yaml", *words, "--run", "shards")
+    shards, whole = (
+        torch.load(path / "checkpoints" / "last.ckpt", weights_only=True) for path in (folder / "shards", run)
+    )
+    for key in ("state_dict", "ema", "optimizer_states"):
+        assert differences(shards[key], whole[key], key) == []
+    figures = []
+    for path, processes in ((folder / "shards", "2"), (run, "1")):
+        call(folder, "test", "--run", path, "--trainer.devices", processes)
+        figures.append(json.loads((path / "metrics.json").read_text())["judged_accuracy[digits-svm]"]["joint"]["value"])
+    assert figures[0] == figures[1]
 
 
 def test_figures_of_two_processes_equal_those_of_one(folder, run):

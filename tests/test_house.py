@@ -24,7 +24,7 @@ MAX_MEDIAN_FUNCTION_LINES = 15
 MAX_TRACKED_BYTES = 200_000
 
 LEVELS = (
-    {"types", "usage", "seeding", "checkpoints", "resuming", "masks", "optimizers"},
+    {"types", "usage", "seeding", "checkpoints", "resuming", "masks", "optimizers", "sharding"},
     {"losses", "diffusion", "nn", "codecs", "data", "metrics"},
     {"methods"},
     {"runs", "callbacks", "messages"},

@@ -12,6 +12,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, distributed
 from torch.optim import Optimizer
 
+from mmdiffusion.sharding import gradient_norm
 from mmdiffusion.types import Batch
 
 FILE = "skipped_steps.jsonl"
@@ -60,9 +61,9 @@ class SkipBadSteps(Callback):
         """
         plugin = trainer.precision_plugin
         scaler = plugin.scaler if isinstance(plugin, MixedPrecision) else None
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         order = 2.0 if scaler is None else math.inf  # the scale looks at the largest entry, and the two have to agree
-        if bool(torch.nn.utils.get_total_norm(gradients, order).isfinite()):
+        if bool(gradient_norm(parameters, order).isfinite()):
             self.in_a_row = 0
             return
         terms = self._means()

@@ -8,6 +8,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from mmdiffusion.nn.denoiser import Denoiser
+from mmdiffusion.sharding import Shards
 from mmdiffusion.types import Batch
 
 
@@ -32,6 +33,11 @@ class Compile(Callback):
             raise ValueError(
                 f"the callback Compile is set, but {type(module).__name__} has no Denoiser: expected one to compile; "
                 "leave the callback out"
+            )
+        if isinstance(trainer.strategy, Shards):
+            raise ValueError(
+                "the callback Compile is set, strategy is Shards: expected one of them, as weights are gathered block "
+                "by block; leave out configs/overlays/compile.yaml or configs/overlays/fsdp.yaml"
             )
         check_compiler(trainer.strategy.root_device)
 

@@ -7,6 +7,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
+from mmdiffusion.sharding import part, whole
+
 
 class EMA(Callback):
     """Keeps an average of the trained weights and puts it in place wherever the model is looked at.
@@ -100,14 +102,18 @@ class EMA(Callback):
         if not self._average:
             return
         raw = self._raw or {name: p.detach() for name, p in trained(pl_module)}
-        checkpoint["ema"] = {"num_updates": self.num_updates, "raw": {name: p.clone() for name, p in raw.items()}}
-        checkpoint["state_dict"] = checkpoint["state_dict"] | self._average
+        checkpoint["ema"] = {
+            "num_updates": self.num_updates,
+            "raw": {name: p.clone() for name, p in whole(raw).items()},
+        }
+        checkpoint["state_dict"] = checkpoint["state_dict"] | whole(self._average)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """When a fit goes on: the average from the model's weights, and the raw weights into the model."""
         if trainer.state.fn != TrainerFn.FITTING or "ema" not in checkpoint:
             return
-        self._average = {name: checkpoint["state_dict"][name].clone() for name, _ in trained(pl_module)}
+        averages = checkpoint["state_dict"]
+        self._average = {name: part(averages[name].clone(), like) for name, like in trained(pl_module)}
         self.num_updates = checkpoint["ema"]["num_updates"]
         copy_into(pl_module, checkpoint["ema"]["raw"])
 
@@ -121,4 +127,4 @@ def trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
 def copy_into(module: nn.Module, weights: dict[str, Tensor]) -> None:
     """Write weights into the module's parameters in place."""
     for name, parameter in trained(module):
-        parameter.copy_(weights[name])
+        parameter.copy_(part(weights[name], parameter))

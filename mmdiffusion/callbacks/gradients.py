@@ -8,6 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from mmdiffusion.methods.base import Method
+from mmdiffusion.sharding import Shards
 from mmdiffusion.types import Batch
 
 
@@ -27,6 +28,18 @@ class GradientShare(Callback):
             raise ValueError(f"every_n_steps is {every_n_steps}: expected at least 1")
         self.terms = terms
         self.every_n_steps = every_n_steps
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that gradients can be taken.
+
+        Raises:
+            ValueError: if the weights are parted among processes.
+        """
+        if stage == "fit" and isinstance(trainer.strategy, Shards):
+            raise ValueError(
+                "the callback GradientShare is set, strategy is Shards: expected whole weights, whose gradients it "
+                "compares; leave it out, or train with configs/overlays/ddp.yaml"
+            )
 
     def on_train_batch_start(
         self,

@@ -14,6 +14,7 @@ from mmdiffusion.callbacks.shown import shown
 from mmdiffusion.codecs import SymbolicMusic, write_midi, write_wav
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.methods.base import Method
+from mmdiffusion.sharding import gathered
 from mmdiffusion.types import Batch, LabelSpec
 
 GRID_PIXELS = 640
@@ -98,8 +99,11 @@ class LogSamples(Callback):
         assert isinstance(method, Method)
         assert isinstance(data, DataModule)
         self._last_step = trainer.global_step
-        if not trainer.is_global_zero:
-            return
+        with gathered(method):  # one process draws
+            if trainer.is_global_zero:
+                self._draw(trainer, method, data)
+
+    def _draw(self, trainer: Trainer, method: Method, data: DataModule) -> None:
         num_samples, limit = self.num_samples, trainer.limit_val_batches
         if isinstance(limit, int) and limit > 0:  # a share of the validation split, or none of it, is about losses
             num_samples = num_within(num_samples, limit, data.eval_batch_size)

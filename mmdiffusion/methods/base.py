@@ -17,9 +17,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mmdiffusion import __version__
 from mmdiffusion.codecs.encoder import Encoder
+from mmdiffusion.nn.denoiser import Denoiser
+from mmdiffusion.nn.layers import Block
 from mmdiffusion.optimizers import split_matrices
 from mmdiffusion.resuming import FORMAT, KEY, position, settle
 from mmdiffusion.seeding import step_generator
+from mmdiffusion.sharding import Shards, clip_gradient
 from mmdiffusion.types import Batch
 
 
@@ -121,6 +124,18 @@ class Method(LightningModule, ABC):
 
     # Lightning -------------------------------------------------------------------------------------------------
 
+    def configure_model(self) -> None:
+        """Part the weights among processes, where the trainer's strategy does so (`configs/overlays/fsdp.yaml`)."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, Shards) and self.trainer.state.fn == TrainerFn.FITTING:
+            strategy.shard(self, self.gathered_alone(), "losses")
+
+    def gathered_alone(self) -> Iterator[nn.Module]:
+        """Parts that run by nothing but their `forward`, so that their weights can be gathered for just that time."""
+        for denoiser in self.modules():
+            if isinstance(denoiser, Denoiser) and denoiser.stream is None:  # a stream looks into the blocks
+                yield from (part for part in denoiser.modules() if isinstance(part, Block))
+
     def prepare_data(self) -> None:
         """Check that the batches of a fit are large enough; Lightning calls this before anything is written."""
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
@@ -196,7 +211,7 @@ class Method(LightningModule, ABC):
         if gradient_clip_val and gradient_clip_algorithm == "value":
             torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
         elif gradient_clip_val:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+            clip_gradient(list(self.parameters()), gradient_clip_val)
 
 
 def optimizer_groups(module: nn.Module, groups: Iterable[ParameterGroup]) -> Iterator[dict[str, Any]]:

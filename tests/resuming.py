@@ -1,6 +1,10 @@
 """Trainings that are stopped and go on, for `test_resume.py` and its two processes."""
 
 import contextlib
+import os
+import socket
+import subprocess
+import sys
 from functools import partial
 
 import torch
@@ -11,7 +15,7 @@ from mmdiffusion.callbacks.signals import Stopped
 from mmdiffusion.data.files import FileDataModule, Files
 from mmdiffusion.methods import Contrast, InterNegatives
 from mmdiffusion.optimizers import MuonAdamW
-from tests.helpers import SPEC, build_method, build_trainer
+from tests.helpers import ROOT, SPEC, build_method, build_trainer
 from tests.methods import build_diffdis
 from tests.methods.test_cdcd import build as build_cdcd
 
@@ -106,3 +110,25 @@ def differences(found, expected, name=""):
             return [f"{name}: {len(found)} entries, not {len(expected)}"]
         return [wrong for key in keys for wrong in differences(found[key], expected[key], f"{name}.{key}")]
     return [] if found == expected else [f"{name} is {found}, not {expected}"]
+
+
+def run_two(worker, folder, timeout):
+    """Run a program of the tests as two processes of one group; the processes, ended, and what they wrote to stderr."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, ROOT / "tests" / worker, str(rank), str(folder)],
+            env=os.environ | place | {"LOCAL_RANK": str(rank), "NODE_RANK": "0"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        return processes, [process.communicate(timeout=timeout)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()

@@ -4,9 +4,6 @@ import csv
 import logging
 import os
 import signal
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,8 +11,8 @@ import yaml
 from filelock import FileLock
 from lightning import Callback
 
-from tests.helpers import CONFIG, ROOT, command, fit_run, write_config
-from tests.resuming import Fit, differences
+from tests.helpers import CONFIG, command, fit_run, write_config
+from tests.resuming import Fit, differences, run_two
 from tests.test_cli import assert_clear
 
 EPOCHS = {"max_steps": -1, "max_epochs": 3}
@@ -58,20 +55,7 @@ def test_stopped_and_gone_on_equals_never_stopped(tmp_path, name, num_workers, s
 def two(tmp_path_factory):
     """What `resume_worker.py` found in each of two processes, and how they ended."""
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, ROOT / "tests" / "resume_worker.py", str(rank), str(folder)],
-            env=os.environ | place | {"LOCAL_RANK": str(rank), "NODE_RANK": "0"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    errors = [process.communicate(timeout=240)[1] for process in processes]
+    processes, errors = run_two("resume_worker.py", folder, timeout=240)
     found = [torch.load(folder / f"{rank}.pt") if (folder / f"{rank}.pt").is_file() else {} for rank in (0, 1)]
     assert all(found), "\n".join(errors)
     return found, [process.returncode for process in processes], errors

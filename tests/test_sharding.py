@@ -1,40 +1,18 @@
 """Weights in shards: two processes that keep half of everything each train what two with whole weights train."""
 
 import math
-import os
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from tests.helpers import ROOT
-from tests.resuming import differences
+from tests.resuming import differences, run_two
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What `sharding_worker.py` found in each of two processes."""
     folder = tmp_path_factory.mktemp("shards")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, ROOT / "tests" / "sharding_worker.py", str(rank), str(folder)],
-            env=os.environ | place | {"LOCAL_RANK": str(rank), "NODE_RANK": "0"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    processes, errors = run_two("sharding_worker.py", folder, timeout=300)
     assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)], folder
 

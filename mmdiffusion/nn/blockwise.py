@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, library
 
 BLOCK = 2**21
 """Attention weights of one block; two such are in memory at once."""
@@ -51,7 +51,7 @@ class _BlockwiseAttention(torch.autograd.Function):
         return *gradients(gradient, *ctx.saved_tensors), None
 
 
-@torch.library.custom_op("mmdiffusion::blockwise_attention_backward", mutates_args=())  # one node to torch.compile
+@library.custom_op("mmdiffusion::blockwise_attention_backward", mutates_args=())  # one node to torch.compile
 def gradients(
     gradient: Tensor,
     queries: Tensor,

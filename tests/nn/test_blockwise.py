@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import library
 from torch.nn import functional as F
 
 from mmdiffusion.nn import blockwise
@@ -53,4 +54,4 @@ def test_what_torch_compile_is_told_of_the_operator_is_true():
     leaves = [x.detach().requires_grad_() for x in inputs(torch.float32)]
     mixed, log_totals = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*leaves)
     arguments = (torch.ones_like(mixed), *leaves, MASK, mixed, log_totals)
-    torch.library.opcheck(gradients, [x.detach() for x in arguments], test_utils=("test_schema", "test_faketensor"))
+    library.opcheck(gradients, [x.detach() for x in arguments], test_utils=("test_schema", "test_faketensor"))

@@ -85,13 +85,13 @@ class SelfAttention(nn.Module):
             x: Tokens.
             rotation: Rotary angles; `None` for no positions.
         """
-        projected = self.project(x).unflatten(-1, (3, self.num_heads, -1)).movedim(2, 0)
-        queries_keys, values = projected.split((2, 1))  # whose gradients are joined; those of indices, added to zeros
+        projected = self.project(x).unflatten(-1, (3 * self.num_heads, -1))
+        queries_keys, values = projected.split((2 * self.num_heads, self.num_heads), dim=2)
         queries_keys = normalise(queries_keys, self.scale)
         if rotation is not None:
             queries_keys = rotate(queries_keys, rotation)
-        queries, keys = queries_keys.unbind()
-        return queries, KeysValues(keys, values.squeeze(0))
+        queries, keys = queries_keys.chunk(2, dim=2)
+        return queries, KeysValues(keys, values)
 
     def mix(
         self,

@@ -19,14 +19,15 @@ class StartFrom(Callback):
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._weights: dict[str, Tensor] | None = None
 
     def check(self, method: LightningModule) -> None:
-        """Find a missing or unfitting run before anything is written.
+        """Find a missing or unfitting run before anything is written; what is read is kept until it is in place.
 
         Raises:
             ValueError: if there is no run, or its weights do not fit.
         """
-        self._weights(method)
+        self._weights = self._read(method)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put the weights in place, before averages are started and a checkpoint of the training itself is restored.
@@ -35,10 +36,11 @@ class StartFrom(Callback):
             ValueError: if there is no run, or its weights do not fit.
         """
         if stage == "fit":
-            pl_module.load_state_dict(self._weights(pl_module))
+            pl_module.load_state_dict(self._weights or self._read(pl_module))
+            self._weights = None
             rank_zero_info(f"weights of {self.path}")
 
-    def _weights(self, method: LightningModule) -> dict[str, Tensor]:
+    def _read(self, method: LightningModule) -> dict[str, Tensor]:
         checkpoint = checkpoint_of(self.path)
         if not checkpoint.is_file():
             raise ValueError(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmdiffusion import load
-from mmdiffusion.callbacks import EMA, LastCheckpoint, StartFrom
+from mmdiffusion.callbacks import EMA, LastCheckpoint, StartFrom, start
 from tests.helpers import Pictures, build_method, build_trainer, fit_run, weights
 
 
@@ -55,6 +55,17 @@ def test_a_training_that_is_resumed_goes_on_with_its_own(run, tmp_path):
     first, last = First(0.5), str(tmp_path / "checkpoints" / "last.ckpt")
     fitted(tmp_path / "again", StartFrom(str(run)), first, method=other_than(run), steps=4, ckpt_path=last)
     assert all(torch.equal(first.first[name], value) for name, value in weights(begun).items())
+
+
+def test_a_run_is_read_once(run, tmp_path, monkeypatch):
+    read, paths = start.read_checkpoint, []
+    monkeypatch.setattr(start, "read_checkpoint", lambda path: paths.append(path) or read(path))
+    callback, method = StartFrom(str(run)), other_than(run)
+    callback.check(method)
+    callback.setup(build_trainer(tmp_path), method, "fit")
+    other = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert paths == [run / "checkpoints" / "last.ckpt"]
+    assert all(torch.equal(tensor, other[name]) for name, tensor in method.state_dict().items())
 
 
 def test_a_test_needs_no_other_run(tmp_path):

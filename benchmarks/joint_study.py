@@ -1,12 +1,13 @@
 """What further modalities do to images, and images to them: MT-Diffusion's parts over seeds and lengths, on digits.
 
-    python -m benchmarks.joint_study {tasks,representations,drifts} [--seeds 0 1 2] [--steps 1400] [--out runs/joint]
+    python -m benchmarks.joint_study STUDY [--seeds 0 1 2] [--steps 1400] [--out runs/joint]
 
 Every variant sees the same number of images, on the same network. `tasks`: the image alone; a head that reads the label
 with nothing aggregated; joint diffusion of both; half the steps joint, half on images for a label alone.
 `representations`: the image alone, and with features of a small classifier: maps (ReDi), one token (REG), both.
-`drifts`: joint diffusion with other ways for the label to enter. Samples are 1,000 of each kind, test split; distances
-are `fid[digits-cnn]` over that of real digits. What is finished stays in the folder: an interrupted study goes on.
+`drifts`: joint diffusion with other ways for the label to enter; `encoders`: with other pictures for it. Samples are
+1,000 of each kind, test split; distances are `fid[digits-cnn]` over that of real digits. What is finished stays in the
+folder: an interrupted study goes on.
 """
 
 import argparse
@@ -17,11 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from rich.console import Console
+from safetensors.torch import save_file
 
 from benchmarks.studies import kept, spread, test
 from mmdiffusion.cli import execute
+from mmdiffusion.data import Digits
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "mt_diffusion"
 JUDGED, FID, READ = "judged_accuracy[digits-svm]", "fid[digits-cnn]", "classify_accuracy"
@@ -34,12 +38,14 @@ class Variant:
     Args:
         config: Its configuration, by name.
         drift: How the label enters, where that is another way than the configuration's.
+        encoder: What makes a picture of the label, where that is another; a table holds the mean digit of each class.
         dropped: The feature that is left out.
         absent_share: Share of training samples without features, where that is another than the configuration's.
     """
 
     config: str
     drift: dict[str, Any] | None = None
+    encoder: str | None = None
     dropped: str | None = None
     absent_share: float | None = None
 
@@ -78,17 +84,36 @@ STUDIES: dict[str, dict[str, Variant]] = {
         "constant w = 0.01": drift("WeightedDrift", weights=0.01),
         "table: w = 0.02 for 50 steps, then 0": drift("WeightedDrift", weights=[0.02] * 50 + [0.0] * 950),
     },
+    "encoders": {
+        "orthogonal pictures": Variant("digits"),
+        "mean digit of each class": Variant("digits", encoder="TableEncoder"),
+        "the denoiser itself": Variant("digits", encoder="BackboneEncoder"),
+    },
 }
 COLUMNS = ("nothing given: distance", "for a label: distance", "for a label: judged, %", "label read, %")
 
 
-def config_of(variant: Variant, seed: int, steps: int, start: Path | None) -> dict[str, Any]:
+def mean_digits(folder: Path) -> Path:
+    """A file with the mean training digit of each class, less the mean of these, for `TableEncoder`.
+
+    Args:
+        folder: Where it is written.
+    """
+    split = Digits().split("train").columns
+    means = torch.stack([split["image"][split["label"] == label].mean(0) for label in range(10)])
+    path = folder / "mean_digits.safetensors"
+    save_file({"table": means - means.mean(0)}, path)
+    return path
+
+
+def config_of(variant: Variant, seed: int, steps: int, folder: Path, start: Path | None) -> dict[str, Any]:
     """The variant's configuration.
 
     Args:
         variant: The variant.
         seed: Seed of everything.
         steps: Training steps.
+        folder: Where a file is written that it needs.
         start: Run that the training starts from; `None` for none.
     """
     config = yaml.safe_load((CONFIGS / f"{variant.config}.yaml").read_text())
@@ -97,6 +122,9 @@ def config_of(variant: Variant, seed: int, steps: int, start: Path | None) -> di
     trainer["callbacks"] = [one for one in trainer["callbacks"] if one["class_path"] not in ("LogSamples", "Bound")]
     if variant.drift:
         model["extras"]["label"]["drift"] = variant.drift
+    if variant.encoder:
+        settings = {"path": str(mean_digits(folder))} if variant.encoder == "TableEncoder" else {}
+        model["extras"]["label"]["encoder"] = {"class_path": variant.encoder, "init_args": settings}
     if variant.dropped:
         del model["extras"][variant.dropped]
         del data["num_features" if variant.dropped == "feature" else "num_maps"]
@@ -125,7 +153,7 @@ def fit(variant: Variant, seed: int, steps: int, folder: Path, start: Path | Non
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     config = folder.with_suffix(".yaml")
-    config.write_text(yaml.safe_dump(config_of(variant, seed, steps, start)))
+    config.write_text(yaml.safe_dump(config_of(variant, seed, steps, folder.parent, start)))
     execute(["fit", "-c", str(config), "--run", str(folder)])
 
 

@@ -16,12 +16,13 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
 from rich.console import Console
 from safetensors.torch import save_file
+from torch import Tensor
 
 from benchmarks.studies import kept, spread, test
 from mmdiffusion.cli import execute
@@ -99,8 +100,9 @@ def mean_digits(folder: Path) -> Path:
     Args:
         folder: Where it is written.
     """
-    split = Digits().split("train").columns
-    means = torch.stack([split["image"][split["label"] == label].mean(0) for label in range(10)])
+    batch = Digits().split("train").columns
+    images, labels = (cast(Tensor, batch[name]) for name in ("image", "label"))
+    means = torch.stack([images[labels == label].mean(0) for label in labels.unique()])
     path = folder / "mean_digits.safetensors"
     save_file({"table": means - means.mean(0)}, path)
     return path

@@ -27,6 +27,7 @@ from mmdiffusion.seeding import SampleNoise
 from mmdiffusion.types import ImageSpec, LabelSpec
 
 ROOT = Path(__file__).resolve().parents[1]
+T = 50
 SPEC = {"image": ImageSpec(channels=1, size=8, num_levels=17), "label": LabelSpec(10)}
 
 
@@ -48,7 +49,7 @@ def build_method(**changes: Any) -> MTDiffusion:
     settings: dict[str, Any] = {
         "spec": SPEC,
         "denoiser": partial(Denoiser, levels=[Level(16, 1, 2)], embedding_width=32, positions="learned"),
-        "schedule": CosineSchedule(50),
+        "schedule": CosineSchedule(T),
         "extras": {"label": Extra(**label)},
         "patch_size": 4,
         "steps": 4,

@@ -15,6 +15,9 @@ from mmdiffusion.diffusion import (
     TableSchedule,
 )
 
+K = 4
+MASK = K
+
 TOY_KEEP = [0.9 - 0.2125 * i for i in range(5)]
 TOY_MASK = [0.05 + 0.2 * i for i in range(5)]
 SCHEDULES = {
@@ -23,6 +26,7 @@ SCHEDULES = {
     "mask_and_replace": MaskAndReplaceSchedule(6),
     "cosine": CosineMaskingSchedule(6),
 }
+NAMES = list(SCHEDULES)
 
 TOLERANCE = {"toy": 1e-13, "released": 1e-8, "mask_and_replace": 1e-12, "cosine": 1e-8}
 """Of the oracles: with a replaced share of 1e-6 they subtract numbers that agree in eight to ten digits."""
@@ -30,6 +34,10 @@ TOLERANCE = {"toy": 1e-13, "released": 1e-8, "mask_and_replace": 1e-12, "cosine"
 
 def process(name, num_codes):
     return MaskReplaceDiffusion(SCHEDULES[name], num_codes)
+
+
+def toy():
+    return process("toy", 3)
 
 
 def generator(seed=0):

@@ -10,8 +10,10 @@ import torch
 from mmdiffusion.diffusion import bits_per_token
 from mmdiffusion.diffusion.discrete_bound import falling_weight, rising_weight
 from tests.diffusion.discrete_oracles import (
+    NAMES,
     SCHEDULES,
     TOLERANCE,
+    K,
     between,
     generator,
     logits,
@@ -20,9 +22,6 @@ from tests.diffusion.discrete_oracles import (
     times,
     uniform,
 )
-
-K = 4
-NAMES = list(SCHEDULES)
 
 
 @pytest.mark.parametrize("name", NAMES)

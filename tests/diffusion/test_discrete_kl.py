@@ -7,8 +7,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdiffusion.diffusion import MaskReplaceDiffusion, ReleasedSchedule, discrete_kl
 from tests.diffusion.discrete_oracles import (
+    NAMES,
     SCHEDULES,
     TOLERANCE,
+    K,
     codes,
     every_token,
     logits,
@@ -20,9 +22,6 @@ from tests.diffusion.discrete_oracles import (
     times,
     uniform,
 )
-
-K = 4
-NAMES = list(SCHEDULES)
 
 
 def dense_kl(diffusion, log_probs, noisy, clean, time, target):

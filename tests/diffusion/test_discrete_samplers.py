@@ -11,7 +11,10 @@ from mmdiffusion.diffusion import Ancestral, ConfidenceUnmasking, MaskReplaceDif
 from mmdiffusion.diffusion.discrete_posterior import SparsePosterior
 from mmdiffusion.seeding import SampleNoise
 from tests.diffusion.discrete_oracles import (
+    MASK,
+    NAMES,
     SCHEDULES,
+    K,
     between,
     every_token,
     logits,
@@ -22,9 +25,7 @@ from tests.diffusion.discrete_oracles import (
     uniform,
 )
 
-K, LENGTH = 4, 24
-MASK = K
-NAMES = list(SCHEDULES)
+LENGTH = 24
 SAMPLERS = {
     "ancestral": Ancestral(),
     "remasking": Remasking(0.5),

@@ -6,22 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmdiffusion.diffusion import CosineSchedule, GaussianDiffusion, LinearSchedule
-
-T = 60
-KINDS = ["noise", "clean", "velocity"]
-SCHEDULES = [LinearSchedule, CosineSchedule]
-TIME = torch.arange(1, T + 1)
-
-
-def normal(seed, *shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def prediction_of(kind, alpha_bar, clean, noise):
-    """What a perfect network says: velocity is sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) clean."""
-    velocity = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
-    return {"noise": noise, "clean": clean, "velocity": velocity}[kind]
+from mmdiffusion.diffusion import GaussianDiffusion, LinearSchedule
+from tests.diffusion.gaussian_oracles import KINDS, SCHEDULES, TIME, T, normal, prediction_of
 
 
 def bayes(clean, noisy, abar_s, abar_t):
@@ -30,11 +16,6 @@ def bayes(clean, noisy, abar_s, abar_t):
     covariance = alpha.sqrt() * (1 - abar_s)
     gain = covariance / (alpha * (1 - abar_s) + 1 - alpha)
     return abar_s.sqrt() * clean + gain * (noisy - abar_t.sqrt() * clean), (1 - abar_s) - gain * covariance
-
-
-@pytest.fixture(params=SCHEDULES, ids=["linear_schedule", "cosine_schedule"])
-def schedule(request):
-    return request.param(T)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
 
 from mmdiffusion.codecs import HashTower, Pixels
@@ -13,6 +14,8 @@ from mmdiffusion.types import ImageSpec, TextSpec
 
 SPEC = {"image": ImageSpec(channels=1, size=8), "caption": TextSpec(max_words=4)}
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+PROMPTS = [f"a small {word}" for word in WORDS]
+DIRECTIONS = pytest.mark.parametrize("direction", ["two_way", "one_way"])
 STEPS = 50
 
 

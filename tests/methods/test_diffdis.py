@@ -1,4 +1,4 @@
-"""DiffDis: the two losses and what they reach, recognition that sees no text, draws that depend on nothing else."""
+"""DiffDis in training: the two losses and what they reach, settings that cannot be."""
 
 import pytest
 import torch
@@ -7,10 +7,7 @@ from torch.nn import functional as F
 from mmdiffusion.diffusion import CosineSchedule
 from mmdiffusion.methods.base import optimizer_groups
 from tests.helpers import generator
-from tests.methods.build_diffdis import STEPS, WORDS, batch_of, build
-
-DIRECTIONS = pytest.mark.parametrize("direction", ["two_way", "one_way"])
-PROMPTS = [f"a small {word}" for word in WORDS]
+from tests.methods.build_diffdis import DIRECTIONS, STEPS, batch_of, build
 
 
 def reached(method, term):
@@ -20,34 +17,7 @@ def reached(method, term):
     return {name for name, p in method.named_parameters() if p.grad is not None and p.grad.any()}
 
 
-# Training ------------------------------------------------------------------------------------------------------
-
-
-@DIRECTIONS
-def test_both_losses_together_reach_every_weight(direction):
-    method = build(direction)
-    assert reached(method, "loss") == {name for name, _ in method.named_parameters()}
-
-
-def test_generation_reaches_no_weight_of_discrimination():
-    method = build(drop_caption=0.5)
-    own = {id(p) for p in method.alignment_parameters()}
-    names = {name for name, p in method.named_parameters() if id(p) not in own}
-    assert reached(method, "generation") == names
-
-
-@DIRECTIONS
-def test_alignment_reaches_nothing_behind_the_middle_and_no_caption(direction):
-    method = build(direction)
-    names = reached(method, "alignment")
-    assert not [name for name in names if name.startswith(("denoiser.up", "denoiser.split", "denoiser.out"))]
-    assert {name for name in names if name.startswith("conditioner.")} == {
-        "conditioner.null_token",
-        "conditioner.null_vector",
-    }
-    for part in ("denoiser.embed", "denoiser.down", "denoiser.middle", "denoiser.stream", "query.head"):
-        assert any(name.startswith(part) for name in names), part
-    assert "query.log_scale" in names
+# Losses --------------------------------------------------------------------------------------------------------
 
 
 def test_generation_is_the_loss_of_ddpm_with_captions():
@@ -151,6 +121,36 @@ def test_shares_of_dropped_images_and_pure_noise_are_drawn_for_each_sample():
     assert pure == pytest.approx(0.5 + 0.5 / STEPS, abs=0.06)
 
 
+# What they reach -----------------------------------------------------------------------------------------------
+
+
+@DIRECTIONS
+def test_both_losses_together_reach_every_weight(direction):
+    method = build(direction)
+    assert reached(method, "loss") == {name for name, _ in method.named_parameters()}
+
+
+def test_generation_reaches_no_weight_of_discrimination():
+    method = build(drop_caption=0.5)
+    own = {id(p) for p in method.alignment_parameters()}
+    names = {name for name, p in method.named_parameters() if id(p) not in own}
+    assert reached(method, "generation") == names
+
+
+@DIRECTIONS
+def test_alignment_reaches_nothing_behind_the_middle_and_no_caption(direction):
+    method = build(direction)
+    names = reached(method, "alignment")
+    assert not [name for name in names if name.startswith(("denoiser.up", "denoiser.split", "denoiser.out"))]
+    assert {name for name in names if name.startswith("conditioner.")} == {
+        "conditioner.null_token",
+        "conditioner.null_vector",
+    }
+    for part in ("denoiser.embed", "denoiser.down", "denoiser.middle", "denoiser.stream", "query.head"):
+        assert any(name.startswith(part) for name in names), part
+    assert "query.log_scale" in names
+
+
 @pytest.mark.parametrize("off", ["generation_weight", "alignment_weight"])
 def test_with_one_task_every_weight_that_trains_is_reached(off):
     method = build(drop_caption=0.5, **{off: 0.0})
@@ -180,14 +180,6 @@ def test_groups_are_disjoint_complete_and_train_at_their_rates():
     assert steady == [[method.query.log_scale]]
 
 
-def test_one_pair_is_refused_and_few_are_warned_of():
-    with pytest.raises(ValueError, match="the smallest batch has 1 pair"):
-        build().check_batch(1)
-    with pytest.warns(UserWarning, match="the smallest batch has 8 pairs"):
-        build().check_batch(8)
-    build(alignment_weight=0.0).check_batch(1)
-
-
 def test_scale_starts_at_clip_s_and_stays_below_100():
     method = build()
     with torch.no_grad():
@@ -195,133 +187,15 @@ def test_scale_starts_at_clip_s_and_stays_below_100():
     assert method.inverse_temperature == 100
 
 
-# Recognition ---------------------------------------------------------------------------------------------------
+# Mistakes ------------------------------------------------------------------------------------------------------
 
 
-@DIRECTIONS
-@pytest.mark.parametrize("steps", [1, 3])
-def test_embeddings_depend_on_image_and_index_alone(direction, steps):
-    method, batch = build(direction).eval(), batch_of()
-    whole = method.encode_image(batch, steps=steps, guidance=1.5, num_draws=2)
-    torch.testing.assert_close(whole.norm(dim=1), torch.ones(20))
-    order = torch.tensor([7, 3, 12])
-    some = {"image": batch["image"][order], "index": order}
-    part = method.encode_image(some, steps=steps, guidance=1.5, num_draws=2)
-    torch.testing.assert_close(part, whole[order], atol=1e-5, rtol=1e-5)
-    other = method.encode_image(some | {"image": batch["image"][order.flip(0)]}, steps=steps)
-    assert not torch.allclose(other, method.encode_image(some, steps=steps), atol=1e-3)
-
-
-def test_one_way_looks_once_for_all_steps():
-    method, runs = build("one_way").eval(), []
-    method.denoiser.register_forward_hook(lambda *_: runs.append(1))
-    method.encode_image(batch_of(), steps=10, num_draws=3)
-    assert len(runs) == 1
-    method.encode_image(batch_of(), steps=10, guidance=2.0)
-    assert len(runs) == 3
-
-
-def test_guidance_of_one_is_the_model_s_own_and_of_zero_ignores_the_image():
-    method, batch = build().eval(), batch_of()
-    assert torch.equal(method.encode_image(batch, guidance=1.0), method.encode_image(batch))
-    blank = batch | {"image": torch.zeros_like(batch["image"])}
-    torch.testing.assert_close(method.encode_image(batch, guidance=0.0), method.encode_image(blank))
-
-
-def test_classes_are_compared_by_the_softmax_of_scaled_similarities():
-    method, batch = build().eval(), batch_of()
-    expected = (method.inverse_temperature * method.encode_image(batch) @ method.encode_text(PROMPTS).T).softmax(1)
-    torch.testing.assert_close(method.classify(batch, PROMPTS), expected)
-    turned = method.classify(batch, PROMPTS[::-1])
-    torch.testing.assert_close(turned.flip(1), expected)
-    torch.testing.assert_close(method.classify(batch, [[prompt] for prompt in PROMPTS]), expected)
-    assert torch.equal(method.classify(batch, method.encode_classes(PROMPTS)), method.classify(batch, PROMPTS))
-
-
-def test_an_ensemble_is_the_mean_of_its_prompts():
-    method = build()
-    first, second = (method.encode_text([text]) for text in ("a one", "one"))
-    classes = method.encode_classes([["a one", "one"], ["two"]])
-    torch.testing.assert_close(classes[:1], F.normalize(first + second, dim=-1))
-
-
-def test_retrieval_is_the_matrix_of_similarities():
-    method, batch = build().eval(), batch_of(5)
-    expected = method.encode_image(batch) @ method.encode_text(PROMPTS).T
-    torch.testing.assert_close(method.retrieve(batch, PROMPTS), expected)
-
-
-@pytest.mark.parametrize(
-    ("candidates", "message"),
-    [
-        (["a one"], "candidates has 1 classes"),
-        (["a one", "a two", "a one"], "classes 0 and 2 are both 'a one'"),
-        (["a one", []], "class 1 has no text"),
-        (["a one", ""], "caption '' has 0 words"),
-    ],
-)
-def test_impossible_candidates_are_named(candidates, message):
-    with pytest.raises(ValueError, match=message):
-        build().classify(batch_of(), [c if isinstance(c, list) else [c] for c in candidates])
-
-
-def test_one_text_instead_of_several_is_named():
-    with pytest.raises(ValueError, match="captions is 'a one': expected a list"):
-        build().encode_text("a one")
-    with pytest.raises(ValueError, match="candidates is 'a one': expected a list"):
-        build().classify(batch_of(), "a one")
-
-
-def test_an_image_of_another_size_is_named():
-    batch = {"image": torch.zeros(2, 3, 8, 8)}
-    with pytest.raises(ValueError, match=r"image has shape \(3, 8, 8\): expected \(1, 8, 8\)"):
-        build().classify(batch, PROMPTS)
-
-
-def test_untrained_classification_is_at_chance():
-    method, batch = build("one_way").eval(), batch_of(400)
-    right = (method.classify(batch, PROMPTS).argmax(1) == batch["index"] % 10).sum()
-    assert 17 <= right <= 67, "99.99 % of the binomial distribution around 40"
-
-
-# Drawing -------------------------------------------------------------------------------------------------------
-
-
-def test_a_draw_depends_on_its_own_caption_and_seed():
-    method = build().eval()
-    together = method.sample({"caption": PROMPTS[:3]}, seeds=[3, 4, 5], guidance=2.0)
-    alone = method.sample({"caption": PROMPTS[1:2]}, seeds=[4], guidance=2.0)
-    torch.testing.assert_close(together["image"][1:2], alone["image"], atol=1e-5, rtol=1e-5)
-    assert together["image"].abs().max() <= 1
-    other = method.sample({"caption": PROMPTS[:1]}, seeds=[4], guidance=2.0)
-    assert not torch.allclose(together["image"][1:2], other["image"])
-
-
-def test_the_text_stream_takes_no_part_in_drawing():
-    first, second = build().eval(), build().eval()
-    with torch.no_grad():
-        for parameter in second.alignment_parameters():
-            parameter.fill_(torch.nan)
-    drawn = [m.sample({"caption": PROMPTS}, seeds=range(10), guidance=2.0)["image"] for m in (first, second)]
-    assert torch.equal(*drawn)
-
-
-def test_guidance_extends_from_the_draw_without_a_caption():
-    method = build(steps=1).eval()
-    images = [method.sample({"caption": PROMPTS}, seeds=range(10), guidance=g)["image"] for g in (0.0, 1.0)]
-    alone = method.sample({}, seeds=range(10))["image"]
-    torch.testing.assert_close(images[0], alone)
-    assert not torch.allclose(images[1], alone)
-
-
-@pytest.mark.parametrize("sampler", ["ddpm", "heun"])
-def test_other_samplers_draw(sampler):
-    image = build(sampler=sampler).eval().sample({"caption": PROMPTS}, seeds=range(10))["image"]
-    assert image.shape == (10, 1, 8, 8)
-    assert image.isfinite().all()
-
-
-# The user's mistakes -------------------------------------------------------------------------------------------
+def test_one_pair_is_refused_and_few_are_warned_of():
+    with pytest.raises(ValueError, match="the smallest batch has 1 pair"):
+        build().check_batch(1)
+    with pytest.warns(UserWarning, match="the smallest batch has 8 pairs"):
+        build().check_batch(8)
+    build(alignment_weight=0.0).check_batch(1)
 
 
 @pytest.mark.parametrize(
@@ -342,31 +216,3 @@ def test_other_samplers_draw(sampler):
 def test_impossible_settings_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         build(**changes)
-
-
-@pytest.mark.parametrize(
-    ("changes", "request_", "message"),
-    [
-        ({"drop_caption": 0.0}, {"guidance": 2.0}, "drop_caption is 0"),
-        ({"generation_weight": 0.0}, {}, "generation_weight is 0"),
-        ({}, {"drawn": ["caption"]}, "drawn is 'caption'"),
-        ({}, {"seeds": [0]}, "caption has 10 entries, seeds has 1"),
-    ],
-)
-def test_impossible_draws_are_named(changes, request_, message):
-    with pytest.raises(ValueError, match=message):
-        build(**changes).sample({"caption": PROMPTS}, **{"seeds": range(10)} | request_)
-
-
-def test_recognition_that_was_not_trained_is_named():
-    with pytest.raises(ValueError, match="alignment_weight is 0"):
-        build(alignment_weight=0.0).classify(batch_of(), PROMPTS)
-    with pytest.raises(ValueError, match="num_draws is 0"):
-        build().encode_image(batch_of(), num_draws=0)
-    with pytest.raises(ValueError, match="drop_image is 0"):
-        build(drop_image=0.0).encode_image(batch_of(), guidance=2.0)
-
-
-def test_an_empty_caption_is_named():
-    with pytest.raises(ValueError, match="caption '' has 0 words"):
-        build().sample({"caption": [""]}, seeds=[0])

@@ -10,7 +10,7 @@ from mmdiffusion.diffusion.bound import bits_per_dim, gaussian_kl
 from mmdiffusion.diffusion.gaussian import GaussianDiffusion
 from mmdiffusion.methods.joint_bound import joint_bound, strata
 from mmdiffusion.seeding import SampleNoise
-from tests.methods.test_mt_extras import T, batch_of, build
+from tests.methods.build_extras import T, batch_of, build
 
 QUARTERS = [f"diffusion_t{i}" for i in range(1, 5)]
 

@@ -9,7 +9,7 @@ from mmdiffusion.methods.joint_predictor import JointPredictor
 from mmdiffusion.methods.joint_requests import JointRequest
 from mmdiffusion.nn import OwnHead, OwnToken
 from tests.helpers import generator
-from tests.methods.test_mt_extras import SETTINGS, batch_of, build
+from tests.methods.build_extras import SETTINGS, batch_of, build
 
 OWN = ("feature", "feature_map")
 

@@ -1,86 +1,19 @@
-"""MT-Diffusion with any extra modalities: one space, any subset known, conditionals that are right."""
+"""MT-Diffusion with any extra modalities: its loss and gradients, one space, settings that do not fit."""
 
-import itertools
 from functools import partial
 
 import pytest
 import torch
 
-from mmdiffusion.diffusion import CosineSchedule, NoDrift, OneshotDrift, SaturatingDrift
+from mmdiffusion.diffusion import CosineSchedule, NoDrift
 from mmdiffusion.diffusion.gaussian import GaussianDiffusion
 from mmdiffusion.masks import PatchMask
 from mmdiffusion.methods import MTDiffusion
 from mmdiffusion.methods.extras import Extra
-from mmdiffusion.methods.joint_predictor import JointPredictor
-from mmdiffusion.methods.joint_requests import JointRequest
-from mmdiffusion.nn import (
-    BackboneEncoder,
-    Denoiser,
-    IdentityEncoder,
-    Level,
-    MiddleHead,
-    NoEncoder,
-    OwnChannels,
-    OwnHead,
-    OwnToken,
-    PaletteEncoder,
-    TableEncoder,
-    TokensHead,
-)
-from mmdiffusion.types import FeatureSpec, ImageSpec, LabelSpec, MaskedSpec, SegmentationSpec
+from mmdiffusion.nn import BackboneEncoder, Denoiser, IdentityEncoder, Level, MiddleHead, NoEncoder, TokensHead
+from mmdiffusion.types import FeatureSpec
 from tests.helpers import generator
-
-T = 50
-SPEC = {
-    "image": ImageSpec(1, 8, 17),
-    "label": LabelSpec(10),
-    "masked": MaskedSpec(1, 8),
-    "segmentation": SegmentationSpec(("a", "b", "c"), 8),
-    "feature": FeatureSpec((6,)),
-    "feature_map": FeatureSpec((2, 4, 4)),
-}
-DRIFT = SaturatingDrift(0.5, 0.05)
-SETTINGS = {
-    "label": Extra(TableEncoder, MiddleHead, DRIFT),
-    "masked": Extra(IdentityEncoder, TokensHead, DRIFT, mask=PatchMask(2, 8, 0.2)),
-    "segmentation": Extra(PaletteEncoder, TokensHead, DRIFT),
-    "feature": Extra(OwnToken, OwnHead, OneshotDrift(1.0)),
-    "feature_map": Extra(OwnChannels, OwnHead, OneshotDrift(1.0)),
-}
-FOUR = ("label", "masked", "feature")
-
-
-def build(*names, settings=SETTINGS, **changes):
-    """A small model of the image and these extras, none of its weights zero."""
-    options = {
-        "denoiser": partial(Denoiser, levels=[Level(16, 1, 2), Level(16, 1, 2)], embedding_width=32),
-        "schedule": CosineSchedule(T),
-        "extras": {name: settings[name] for name in names},
-        "patch_size": 2,
-        "steps": 4,
-    }
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        method = MTDiffusion(SPEC, **options | changes)
-        with torch.no_grad():
-            for parameter in method.parameters():
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-    return method
-
-
-def batch_of(size=12, seed=0):
-    draw = generator(seed)
-    image = torch.rand(size, 1, 8, 8, generator=draw) * 2 - 1
-    return {
-        "image": image,
-        "label": torch.arange(size) % 10,
-        "masked": PatchMask(2, 8, 0.0)(image, draw),
-        "segmentation": torch.randint(3, (size, 8, 8), generator=draw),
-        "feature": torch.randn(size, 6, generator=draw),
-        "feature_map": torch.randn(size, 2, 4, 4, generator=draw),
-        "index": torch.arange(size),
-    }
-
+from tests.methods.build_extras import DRIFT, SETTINGS, SPEC, T, batch_of, build
 
 # Training ------------------------------------------------------------------------------------------------------
 
@@ -234,159 +167,7 @@ def test_two_tokens_of_their_own_are_one_too_many():
         )
 
 
-# Any subset known ----------------------------------------------------------------------------------------------
-
-EVERYTHING = ("image", *FOUR)
-SUBSETS = [known for size in range(4) for known in itertools.combinations(EVERYTHING, size)]
-
-
-@pytest.mark.parametrize("known", SUBSETS, ids=lambda known: "+".join(known) or "nothing")
-def test_any_subset_can_be_known(known):
-    method, batch = build(*FOUR), batch_of(5)
-    condition = {name: batch[name] for name in known}
-    sample = method.sample(condition, seeds=range(5))
-    assert set(sample) == {*EVERYTHING, "index"}
-    for name in known:
-        assert sample[name] is batch[name] or torch.equal(sample[name], batch[name]), "bit for bit"
-    for name in EVERYTHING:
-        assert sample[name].shape == batch[name].shape
-        assert sample[name].isfinite().all()
-    alone = method.sample({name: values[2:3] for name, values in condition.items()}, seeds=[2])
-    for name in EVERYTHING:
-        torch.testing.assert_close(alone[name][0], sample[name][2], atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("known", [(), ("label",), ("label", "feature")])
-@pytest.mark.parametrize("name", FOUR)
-def test_what_is_known_is_encoded_and_what_is_not_is_estimated(monkeypatch, known, name):
-    method, batch = build(*FOUR), batch_of(3)
-    extra, guesses = method.extra(name), []
-    expectation = extra.expectation
-    monkeypatch.setattr(extra, "expectation", lambda output: guesses.append(output) or expectation(output))
-    seen = []
-    drift = method.diffusion.drift
-    monkeypatch.setattr(method.diffusion, "drift", lambda t, e, like: seen.append(e) or drift(t, e, like))
-    method.sample({n: batch[n] for n in known}, seeds=range(3))
-    assert bool(guesses) == (name not in known)
-    if name in known:
-        encoding = method.space.lift(extra.encode(batch[name]), extra)
-        assert all(torch.equal(encodings[name], encoding) for encodings in seen)
-
-
-def test_a_part_may_be_drawn_and_the_rest_left_out():
-    method, batch = build(*FOUR), batch_of(3)
-    assert set(method.sample({}, seeds=range(3), drawn=["image"])) == {"image", "index"}
-    assert set(method.sample({"label": batch["label"][:3]}, seeds=range(3), drawn=["image"])) == {
-        "label",
-        "image",
-        "index",
-    }
-    read = method.sample({"image": batch["image"]}, seeds=range(3), drawn=["label"])
-    assert set(read) == {"image", "label", "index"}
-
-
-def test_a_value_that_is_not_given_is_not_read():
-    method, batch = build(*FOUR), batch_of(3)
-    other = batch_of(3, seed=1)
-    assert torch.equal(method.classify(batch), method.classify(batch | {n: other[n] for n in FOUR}))
-    first, second = (method.sample({"image": batch["image"]}, seeds=range(3), drawn=["feature"]) for _ in range(2))
-    assert torch.equal(first["feature"], second["feature"])
-
-
-# Guidance ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", [*FOUR, "segmentation", "feature_map"])
-def test_guidance_by_any_head_adds_its_gradient_to_the_score(name):
-    method, batch, time = build(name), batch_of(4), torch.full((4,), 20)
-    extra, noisy = method.extra(name), torch.randn(4, *method.space.shape, generator=generator(3))
-    known = {name: batch[name]}
-    plain, guided = (
-        JointPredictor(method, known, JointRequest({}, ("image",), 1.0, scale, 1.0), 4)(noisy, time)
-        for scale in (0.0, 2.0)
-    )
-    free = method.diffusion.drift_free(noisy, time, plain[1]).requires_grad_()
-    output = method.network(free, time, method.network.tell({}, (), 4))[1][name]
-    (gradient,) = torch.autograd.grad(extra.log_probability(output, batch[name], time / T).sum(), free)
-    before, after = (method.diffusion.predict_noise(noisy, time, one[0])[:, :1] for one in (plain, guided))
-    sigma = (1 - CosineSchedule(T).alpha_bar()[20]).sqrt().float()
-    assert gradient[:, :1].abs().max() > 1e-3
-    torch.testing.assert_close(after - before, -2 * sigma * gradient[:, :1], atol=1e-5, rtol=1e-3)
-
-
-def test_the_log_probability_of_a_map_sums_over_its_pixels():
-    extra = build("segmentation").extra("segmentation")
-    output, value = torch.randn(2, 3, 8, 8, generator=generator()), torch.randint(3, (2, 8, 8), generator=generator())
-    expected = torch.distributions.Categorical(logits=output.movedim(1, -1)).log_prob(value).sum((1, 2))
-    torch.testing.assert_close(extra.log_probability(output, value, torch.ones(2)), expected)
-
-
-def test_the_residual_variance_follows_the_error_by_part_of_the_time():
-    extra = build("feature").extra("feature").train()
-    share = torch.tensor([0.01, 0.02, 0.99, 1.0])
-    for _ in range(2000):
-        extra.remember(torch.tensor([1.0, 3.0, 8.0, 80.0]), share, torch.tensor([True, True, True, False]))
-    assert extra.variance[0].item() == pytest.approx(2.0, rel=1e-3)
-    assert extra.variance[-1].item() == pytest.approx(8.0, rel=1e-3)
-    assert torch.equal(extra.variance[1:-1], torch.ones(18)), "nothing was seen of other times"
-    output, value = torch.randn(4, 6, generator=generator()), torch.randn(4, 6, generator=generator(1))
-    deviation = torch.tensor([2.0, 2.0, 8.0, 8.0]).sqrt()[:, None]
-    expected = torch.distributions.Normal(output, deviation).log_prob(value).sum(1)
-    torch.testing.assert_close(extra.log_probability(output, value, share), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_the_variance_is_learned_in_training_only():
-    method = build("feature")
-    method.eval().losses(batch_of(), generator())
-    assert torch.equal(method.extra("feature").variance, torch.ones(20))
-    method.train().losses(batch_of(64), generator())
-    assert not torch.equal(method.extra("feature").variance, torch.ones(20))
-
-
-# Restoration ---------------------------------------------------------------------------------------------------
-
-
-def test_what_could_be_seen_is_put_back():
-    batch = batch_of(4)
-    known, visible = {"masked": batch["masked"]}, batch["masked"][:, 1:] == 1
-    restored = build("masked", paste_known=True).sample(known, seeds=range(4), drawn=["image"])["image"]
-    free = build("masked").sample(known, seeds=range(4), drawn=["image"])["image"]
-    assert torch.equal(restored[visible], batch["image"][visible])
-    assert torch.equal(restored[~visible], free[~visible])
-    assert not torch.equal(free[visible], batch["image"][visible])
-
-
 # Mistakes ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("names", "request_", "message"),
-    [
-        (FOUR, {"feature": torch.zeros(1, 5)}, r"feature is \(5,\): expected \(6,\) for each sample"),
-        (FOUR, {"feature": torch.full((1, 6), torch.nan)}, "feature holds NaN"),
-        (FOUR, {"masked": torch.zeros(1, 1, 8, 8)}, r"masked is \(1, 8, 8\): expected \(2, 8, 8\)"),
-        (FOUR, {"label": torch.tensor([10])}, "label is 10: expected 0 to 9"),
-        (
-            ("segmentation",),
-            {"segmentation": torch.zeros(1, 4, 4).long()},
-            r"segmentation is \(4, 4\): expected \(8, 8\)",
-        ),
-        (("segmentation",), {"segmentation": torch.full((1, 8, 8), 3)}, "segmentation is 3: expected 0 to 2"),
-        (FOUR, {"depth": torch.zeros(1)}, "given is 'depth': expected image or label or masked or feature"),
-        (("label",), {"image": torch.zeros(1, 1, 8, 8), "label": torch.tensor([1])}, "expected something left to draw"),
-    ],
-)
-def test_a_condition_that_does_not_fit_is_named(names, request_, message):
-    with pytest.raises(ValueError, match=message):
-        build(*names).sample(request_, seeds=[0])
-
-
-def test_a_modality_without_a_trained_head_is_not_drawn():
-    settings = {"label": Extra(TableEncoder, MiddleHead, DRIFT, weight=0.0), "feature": SETTINGS["feature"]}
-    method = build("label", "feature", settings=settings)
-    assert set(method.sample({}, seeds=[0])) == {"image", "feature", "index"}
-    with pytest.raises(ValueError, match="drawn is 'label': expected image or feature from this model"):
-        method.sample({}, seeds=[0], drawn=["image", "label"])
 
 
 def test_a_mask_that_does_not_fit_is_named_before_training():

@@ -8,8 +8,8 @@ from mmdiffusion.callbacks import Bound
 from mmdiffusion.codecs.latents import LatentCodec
 from mmdiffusion.types import ImageSpec, LabelSpec, MaskedSpec
 from tests.helpers import SPEC, Pictures, build_batch, build_method, build_trainer, generator
-from tests.methods.test_mt_diffusion import Spy
-from tests.methods.test_mt_extras import SETTINGS
+from tests.methods.build_extras import SETTINGS
+from tests.methods.spy import Spy
 
 
 class Halves(LatentCodec):

@@ -1,6 +1,6 @@
 """What further modalities do to images, and images to them: MT-Diffusion's parts over seeds and lengths, on digits.
 
-    python -m benchmarks.joint_study STUDY [--seeds 0 1 2] [--steps 1400] [--out runs/joint]
+    python -m benchmarks.joint_study STUDY [--rows NAME ...] [--seeds 0 1 2] [--steps 1400] [--out runs/joint]
 
 Every variant sees the same number of images, on the same network. `tasks`: the image alone; a head that reads the label
 with nothing aggregated; joint diffusion of both; half the steps joint, half on images for a label alone.
@@ -200,21 +200,26 @@ def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--rows", nargs="+", help="names of the rows to make; all unless given")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, nargs="+", default=[1400])
     parser.add_argument("--out", type=Path, default=Path("runs/joint"))
     arguments = parser.parse_args()
+    variants = STUDIES[arguments.study]
+    names = arguments.rows or [*variants]
+    if not variants.keys() >= set(names):
+        parser.error(f"--rows is {', '.join(names)}: expected some of {'; '.join(variants)}")
     warnings.filterwarnings("ignore", module="lightning")
     results: dict[tuple[str, int], list[dict[str, dict[str, float]]]] = {}
     for seed in arguments.seeds:
         for steps in arguments.steps:
-            for name, variant in STUDIES[arguments.study].items():
+            for name in names:
                 stem = "".join(letter if letter.isalnum() else "-" for letter in name)
                 folder = arguments.out / f"{stem}-{steps}-{seed}"
-                made = kept(folder, partial(run, name, variant, seed, steps, folder))
+                made = kept(folder, partial(run, name, variants[name], seed, steps, folder))
                 results.setdefault((name, steps), []).append(made)
     lines = [f"| | steps | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for name in STUDIES[arguments.study]:
+    for name in names:
         for steps in arguments.steps:
             lines.append(f"| {name} | {steps} | {' | '.join(cells(results[name, steps]))} |")
     Console(width=200).print("\n".join(lines), markup=False)

@@ -32,7 +32,7 @@ def run(name: str, seed: int, steps: int, folder: Path) -> dict[str, float]:
         steps: Training steps.
         folder: Folder of the run.
     """
-    fit(replace(STUDIES["representations"][name], absent_share=ABSENT_SHARE), seed, steps, folder)
+    fit(replace(STUDIES["representations"][name], settings={"absent_share": ABSENT_SHARE}), seed, steps, folder)
     distances = {}
     for scale in SCALES:
         figures = test(folder, f"--model.init_args.representation_guidance={scale}")[FID]

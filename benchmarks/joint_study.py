@@ -2,8 +2,9 @@
 
     python -m benchmarks.joint_study STUDY [--rows NAME ...] [--seeds 0 1 2] [--steps 1400] [--out runs/joint]
 
-Every variant sees the same number of images, on the same network. `tasks`: the image alone; a head that reads the label
-with nothing aggregated; joint diffusion of both; half the steps joint, half on images for a label alone.
+Every variant sees the same number of images, on the same network. `tasks`: the image alone; images for a label alone; a
+head that reads the label with nothing aggregated; joint diffusion of both; half the steps joint, half on images for a
+label alone.
 `representations`: the image alone, and with features of a small classifier: maps (ReDi), one token (REG), both.
 `drifts`: joint diffusion with other ways for the label to enter; `encoders`: with other pictures for it. Samples are
 1,000 of each kind, test split; distances are `fid[digits-cnn]` over that of real digits. What is finished stays in the
@@ -13,7 +14,7 @@ folder: an interrupted study goes on.
 import argparse
 import shutil
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -38,17 +39,15 @@ class Variant:
 
     Args:
         config: Its configuration, by name.
-        drift: How the label enters, where that is another way than the configuration's.
+        settings: Of every extra modality, where they are others than the configuration's.
         encoder: What makes a picture of the label, where that is another; a table holds the mean digit of each class.
         dropped: The feature that is left out.
-        absent_share: Share of training samples without features, where that is another than the configuration's.
     """
 
     config: str
-    drift: dict[str, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
     encoder: str | None = None
     dropped: str | None = None
-    absent_share: float | None = None
 
 
 def drift(name: str, **settings: Any) -> Variant:
@@ -58,14 +57,17 @@ def drift(name: str, **settings: Any) -> Variant:
         name: Its class.
         settings: Its arguments.
     """
-    return Variant("digits", {"class_path": name, "init_args": settings})
+    return Variant("digits", {"drift": {"class_path": name, "init_args": settings}})
 
 
 ALONE = Variant("digits_single_task")
+TOLD = {"drift": {"class_path": "NoDrift"}, "weight": 0.0, "absent_share": 0.2, "shown_share": 0.8}
+"""A label that the network is told, as in any conditional diffusion, and nothing else."""
 FINETUNED = "joint, then images for a label"
 STUDIES: dict[str, dict[str, Variant]] = {
     "tasks": {
         "image alone": ALONE,
+        "image for a label alone": Variant("digits", TOLD),
         "label head, nothing aggregated": drift("NoDrift"),
         "joint": Variant("digits"),
         FINETUNED: Variant("digits_finetuned"),
@@ -122,25 +124,37 @@ def config_of(variant: Variant, seed: int, steps: int, folder: Path, start: Path
     trainer, model, data = config["trainer"], config["model"]["init_args"], config["data"]["init_args"]
     trainer |= {"max_steps": steps, "val_check_interval": steps + 1}
     trainer["callbacks"] = [one for one in trainer["callbacks"] if one["class_path"] not in ("LogSamples", "Bound")]
-    if variant.drift:
-        model["extras"]["label"]["drift"] = variant.drift
     if variant.encoder:
         settings = {"path": str(mean_digits(folder))} if variant.encoder == "TableEncoder" else {}
         model["extras"]["label"]["encoder"] = {"class_path": variant.encoder, "init_args": settings}
     if variant.dropped:
         del model["extras"][variant.dropped]
         del data["num_features" if variant.dropped == "feature" else "num_maps"]
-    if variant.absent_share is not None:
-        for extra in model["extras"].values():
-            extra["absent_share"] = variant.absent_share
+    for extra in model.get("extras", {}).values():
+        extra.update(variant.settings)
     for callback in trainer["callbacks"]:
         settings = callback.get("init_args", {})
         if callback["class_path"] == "StartFrom":
             settings["path"] = str(start)
-        if callback["class_path"] == "Evaluate" and variant.config == "digits_features":
-            settings["draws"] = {"joint": {"given": []}}
-            settings["metrics"] = [one for one in settings["metrics"] if one["class_path"] == "FrechetDistance"]
+        if callback["class_path"] == "Evaluate":
+            settings.update(evaluation(variant, settings))
     return config | {"seed_everything": seed}
+
+
+def evaluation(variant: Variant, settings: dict[str, Any]) -> dict[str, Any]:
+    """What is drawn and measured of a variant, where that is not what its configuration says.
+
+    Args:
+        variant: The variant.
+        settings: The configuration's.
+    """
+    draws, left_out = settings["draws"], ()
+    if variant.config == "digits_features":
+        draws, left_out = {"joint": {"given": []}}, ("JudgedAccuracy", "InceptionScore")
+    elif variant.settings is TOLD:
+        draws = {"conditional": {"given": ["label"]}, "alone": {"given": [], "drawn": ["image"]}}
+        left_out = ("ClassificationAccuracy",)
+    return {"draws": draws, "metrics": [one for one in settings["metrics"] if one["class_path"] not in left_out]}
 
 
 def fit(variant: Variant, seed: int, steps: int, folder: Path, start: Path | None = None) -> None:

@@ -93,7 +93,13 @@ STUDIES: dict[str, dict[str, Variant]] = {
         "the denoiser itself": Variant("digits", encoder="BackboneEncoder"),
     },
 }
-COLUMNS = ("nothing given: distance", "for a label: distance", "for a label: judged, %", "label read, %")
+COLUMNS = (
+    "nothing given: distance",
+    "drawn with a label: judged, %",
+    "for a label: distance",
+    "for a label: judged, %",
+    "label read, %",
+)
 
 
 def mean_digits(folder: Path) -> Path:
@@ -200,6 +206,7 @@ def cells(runs: list[dict[str, dict[str, float]]]) -> list[str]:
         nothing = distance.get("joint", distance.get("alone"))
         wanted = (
             None if nothing is None else nothing / real,
+            100 * figures[JUDGED]["joint"] if "joint" in figures.get(JUDGED, {}) else None,
             distance["conditional"] / real if "conditional" in distance else None,
             100 * figures[JUDGED]["conditional"] if "conditional" in figures.get(JUDGED, {}) else None,
             100 * figures[READ]["classify"] if READ in figures else None,

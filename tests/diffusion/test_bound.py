@@ -88,6 +88,13 @@ def terms(request):
     return Terms(process, time, alpha, now, weights, noisy, clean, noise, e)
 
 
+def by_hand(difference, variance, model_variance):
+    """L1_t = [d (r - 1 - log r) + |difference|^2 / model_variance] / 2, r the ratio of the variances, d = 3."""
+    ratio = variance / model_variance
+    squares = difference.square().sum(1, keepdim=True) / model_variance
+    return ((3 * (ratio - 1 - ratio.log()) + squares) / 2)[:, 0]
+
+
 def test_distance_of_the_means_is_that_of_noises_and_encodings(terms):
     noise, e = normal(15, 39, 3), normal(16, 39, 3)
     mean, _ = terms.process.posterior(terms.noisy, terms.clean, terms.time, terms.time - 1, {"x": terms.encoding})
@@ -107,13 +114,29 @@ def test_kl_of_a_step_is_the_weighted_simple_loss_when_the_encoding_is_known(ter
 
 def test_kl_of_a_step_with_another_variance_does_not_see_a_shared_encoding(terms):
     """A learned variance is trained as in plain diffusion when both means hold the same encoding."""
-    clean, scale = normal(18, 39, 3), normal(19, 39, 1).exp()
-    kls = []
-    for process, noisy, encodings in (
-        (terms.process, terms.noisy, {"x": terms.encoding}),
-        (terms.process, terms.process.drift_free(terms.noisy, terms.time, {"x": terms.encoding}), {}),
+    clean, ratio = normal(18, 39, 3), normal(19, 39, 1).exp()
+    before = terms.alpha_bar / terms.alpha
+    posterior_variance = (1 - terms.alpha) * (1 - before) / (1 - terms.alpha_bar)
+    difference = before.sqrt() * (1 - terms.alpha) / (1 - terms.alpha_bar) * (terms.clean - clean)
+    expected = by_hand(difference, posterior_variance, ratio * posterior_variance)
+    for noisy, encodings in (
+        (terms.noisy, {"x": terms.encoding}),
+        (terms.process.drift_free(terms.noisy, terms.time, {"x": terms.encoding}), {}),
     ):
-        mean, variance = process.posterior(noisy, terms.clean, terms.time, terms.time - 1, encodings)
-        model_mean, _ = process.posterior(noisy, clean, terms.time, terms.time - 1, encodings)
-        kls.append(gaussian_kl(mean, variance, model_mean, scale * variance))
-    torch.testing.assert_close(kls[0], kls[1], atol=0, rtol=1e-8)
+        mean, variance = terms.process.posterior(noisy, terms.clean, terms.time, terms.time - 1, encodings)
+        model_mean, _ = terms.process.posterior(noisy, clean, terms.time, terms.time - 1, encodings)
+        kl = gaussian_kl(mean, variance, model_mean, ratio * posterior_variance)
+        torch.testing.assert_close(kl, expected, atol=0, rtol=1e-8)
+
+
+def test_kl_of_a_step_with_another_variance_and_a_guessed_encoding_is_its_closed_form(terms):
+    """The forward step's variance in place of the posterior's, the other choice of Ho et al. 2020, Sec. 3.2."""
+    noise, e = normal(20, 39, 3), normal(21, 39, 3)
+    before = terms.alpha_bar / terms.alpha
+    posterior_variance = (1 - terms.alpha) * (1 - before) / (1 - terms.alpha_bar)
+    difference = terms.scale() * (noise - terms.noise) + terms.weights * (e - terms.encoding)
+    mean, variance = terms.process.posterior(
+        terms.noisy, terms.clean, terms.time, terms.time - 1, {"x": terms.encoding}
+    )
+    kl = gaussian_kl(mean, variance, terms.model_mean(noise, e)[0], 1 - terms.alpha)
+    torch.testing.assert_close(kl, by_hand(difference, posterior_variance, 1 - terms.alpha), atol=0, rtol=1e-8)

@@ -47,7 +47,7 @@ def test_terms_are_theorem_1_written_out():
     e, drift = extra.encode(label), process.drift_table("label")
     alpha_bar = CosineSchedule(T).alpha_bar()
     told = method.network.tell({}, ["label"], 5)
-    entropy, total = torch.zeros(5), torch.zeros(5)
+    entropy, quarters = torch.zeros(5), torch.zeros(4, 5)
     for t in range(T, 0, -1):
         noise.uniform((1,))
         fresh, time = noise.normal((1, 8, 8)), torch.full((5,), t)
@@ -65,10 +65,31 @@ def test_terms_are_theorem_1_written_out():
         scale = (1 - alpha) / (alpha * (1 - alpha_bar[t])).sqrt().float()
         difference = scale * (guessed_noise - fresh) + weight * (guess - e)
         variance = (1 - alpha) * (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t])
-        total += difference.square().flatten(1).sum(1) / (2 * variance.float())
+        quarter = sum(t > end for end in (13, 25, 38))  # of t = 1..50: the step begins in it
+        quarters[quarter] += difference.square().flatten(1).sum(1) / (2 * variance.float())
     torch.testing.assert_close(terms["label"], entropy, rtol=1e-4, atol=1e-5)
-    bits = sum(terms[name] for name in QUARTERS) * 64 * math.log(2)
-    torch.testing.assert_close(bits, total, rtol=2e-3, atol=1e-3)
+    for name, expected in zip(QUARTERS, quarters, strict=True):
+        torch.testing.assert_close(terms[name] * 64 * math.log(2), expected, rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["feature", "feature_map"])
+def test_a_gaussian_head_is_a_normal_distribution_with_its_constant(name):
+    """-log p(x | z_t) of all its numbers at every time, each of the 20 parts of the time with its own variance."""
+    method, batch = build(name), grey(batch_of(5))
+    extra, alpha_bar = method.extra(name), CosineSchedule(T).alpha_bar()
+    extra.variance.copy_(torch.linspace(0.2, 2.1, 20))
+    terms, noise = joint_bound(method, batch, T - 1), SampleNoise(0, range(5))
+    clean, encoding = method.space.lift(batch["image"]), method.space.lift(extra.encode(batch[name]), extra)
+    told, expected = method.network.tell({}, [name], 5), torch.zeros(5)
+    for t in range(T, 0, -1):
+        noise.uniform((1,))
+        free = alpha_bar[t].sqrt().float() * clean
+        free += (1 - alpha_bar[t]).sqrt().float() * noise.normal(method.space.shape)
+        noisy = free + method.diffusion.drift_table(name)[t] * encoding
+        mean = method.network(noisy, torch.full((5,), t), told)[1][name].flatten(1)
+        deviation = (0.2 + 0.1 * (math.ceil(t * 20 / T) - 1)) ** 0.5
+        expected -= torch.distributions.Normal(mean, deviation).log_prob(batch[name].flatten(1)).sum(1) / T
+    torch.testing.assert_close(terms[name], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_strata_are_an_unbiased_estimate_of_every_time():

@@ -1,5 +1,6 @@
 """MT-Diffusion of images and labels (arXiv 2407.17571): its loss, the three states of a label, its settings."""
 
+import math
 from functools import partial
 
 import pytest
@@ -83,6 +84,24 @@ def test_shown_labels_count_in_no_cross_entropy():
     terms = build_method(absent_share=0.0, shown_share=1.0).losses(build_batch(), generator())
     assert terms["label"] == terms["label_absent"] == 0
     assert terms["loss"] == terms["mse"]
+
+
+def test_an_extra_counts_where_it_is_hidden_or_absent_and_apart_where_it_is_absent(monkeypatch):
+    """Sums over the samples of each state, one by one; all three states occur."""
+    method, batch = build_method(absent_share=0.3, shown_share=0.4, weight=0.3), build_batch(40)
+    network, tell = (Spy(monkeypatch, owner, "forward") for owner in (method.network, method.extra("label").teller))
+    terms = method.losses(batch, generator())
+    ((_, is_shown, is_absent),) = tell.calls
+    chances = network.function(*network.calls[0])[1]["label"].detach().softmax(1)
+    each: dict[str, list[float]] = {"shown": [], "absent": [], "hidden": []}
+    for i, label in enumerate(batch["label"]):
+        state = "shown" if is_shown[i] else "absent" if is_absent[i] else "hidden"
+        each[state].append(-math.log(float(chances[i, label])))
+    assert all(len(losses) > 5 for losses in each.values())
+    counted = each["hidden"] + each["absent"]
+    assert terms["label"].item() == pytest.approx(sum(counted) / len(counted), rel=1e-5)
+    assert terms["label_absent"].item() == pytest.approx(sum(each["absent"]) / len(each["absent"]), rel=1e-5)
+    assert terms["loss"].item() == pytest.approx((terms["mse"] + 0.3 * terms["label"]).item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("prediction", ["noise", "clean", "velocity"])

@@ -5,12 +5,12 @@ from functools import partial
 import pytest
 import torch
 
-from mmdiffusion.diffusion import CosineSchedule, NoDrift
+from mmdiffusion.diffusion import CosineSchedule
 from mmdiffusion.diffusion.gaussian import GaussianDiffusion
 from mmdiffusion.masks import PatchMask
 from mmdiffusion.methods import MTDiffusion
 from mmdiffusion.methods.extras import Extra
-from mmdiffusion.nn import BackboneEncoder, Denoiser, IdentityEncoder, Level, MiddleHead, NoEncoder, TokensHead
+from mmdiffusion.nn import Denoiser, IdentityEncoder, Level, TokensHead
 from mmdiffusion.types import FeatureSpec
 from tests.helpers import generator
 from tests.methods.build_extras import DRIFT, SETTINGS, SPEC, T, batch_of, build
@@ -49,36 +49,6 @@ def test_a_learned_uncertainty_is_at_its_optimum_where_it_equals_the_log_of_the_
         assert method.log_variance[name].grad.abs() < 1e-6
 
 
-def test_without_extras_it_is_plain_diffusion_bit_for_bit():
-    """Ho et al. 2020, Eq. 14, and DDIM, written with a plain process and the same draws."""
-    method, batch, draws = build(), batch_of(), generator(5)
-    terms, plain = method.losses(batch, generator(5)), GaussianDiffusion(CosineSchedule(T))
-    time = torch.randint(1, T + 1, (12,), generator=draws)
-    noise = torch.randn(12, 1, 8, 8, generator=draws)
-    noisy = plain.corrupt(batch["image"], time, noise)
-    prediction, outputs = method.network(noisy, time, [])
-    squared = (prediction - plain.target(batch["image"], time, noise)).square().flatten(1).mean(1).mean()
-    assert torch.equal(terms["loss"], squared)
-    assert not outputs
-    assert method.drawable == ("image",)
-    assert method.givable == ()
-    sample = method.sample({}, seeds=[3, 4])
-    assert set(sample) == {"image", "index"}
-
-
-@pytest.mark.parametrize("name", ["label", "masked"])
-def test_an_encoding_of_zero_leaves_plain_diffusion(name):
-    """A complete mask encodes to nothing: z_t, and what is drawn, is that of a model without drift."""
-    value = torch.zeros(4, 2, 8, 8) if name == "masked" else torch.arange(4)
-    encoder = NoEncoder if name == "label" else IdentityEncoder
-    first, second = (
-        build(name, settings={name: Extra(encoder, SETTINGS[name].head, drift)}) for drift in (DRIFT, NoDrift())
-    )
-    assert torch.equal(
-        first.sample({name: value}, seeds=range(4))["image"], second.sample({name: value}, seeds=range(4))["image"]
-    )
-
-
 def test_a_modality_is_dropped_from_space_and_network_together():
     """What is absent enters nowhere: other values of it give the same loss of the image."""
     absent = {
@@ -89,24 +59,6 @@ def test_a_modality_is_dropped_from_space_and_network_together():
     first, second = (method.losses(one, generator()) for one in (batch, other))
     assert torch.equal(first["mse"], second["mse"])
     assert all(not torch.equal(first[name], second[name]) for name in SETTINGS if name != "label")
-
-
-def test_the_backbone_encodes_what_it_is_shown_without_a_gradient():
-    """What the network predicts of the fixed noise for each class, made anew in training, and nothing before."""
-    extra = Extra(BackboneEncoder, MiddleHead, DRIFT)
-    method = build("label", settings={"label": extra})
-    label, encoder = method.extra("label"), method.extra("label").encoder
-    assert isinstance(encoder, BackboneEncoder)
-    assert not label.encode(torch.arange(10)).any()
-    method.network.ask_backbone("label", encoder)
-    told = method.network.tell({"label": torch.arange(10)}, (), 10)
-    made = method.network(encoder.noise.expand(10, -1, -1, -1), torch.full((10,), 45), told)[0]
-    centred = made - made.mean(0)
-    expected = 0.5 * centred / centred.square().mean().sqrt()
-    torch.testing.assert_close(label.encode(torch.arange(10)), expected.detach(), rtol=1e-4, atol=1e-5)
-    assert not encoder.table.requires_grad
-    method.losses(batch_of(), generator())["loss"].backward()
-    assert encoder.table.grad is None
 
 
 # The space -----------------------------------------------------------------------------------------------------

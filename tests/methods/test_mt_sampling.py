@@ -103,24 +103,6 @@ def test_joint_label_is_the_last_guess(monkeypatch):
     assert torch.equal(samples["label"], spy.calls[-1][0].argmax(1))
 
 
-def test_the_mean_encoding_gives_the_mean_step_and_that_of_the_guess_does_not():
-    method, draw = build_method(), generator()
-    noisy, prediction = (torch.randn(1, 1, 8, 8, generator=draw) for _ in range(2))
-    time, target = torch.tensor([30]), torch.tensor([20])
-    probabilities = torch.rand(10, generator=draw)
-    probabilities = probabilities / probabilities.sum()
-
-    def stepped(encoding):
-        noise = torch.zeros_like(noisy)
-        predict = lambda *_: (prediction, {"label": encoding})  # noqa: E731
-        return method.diffusion.step(predict, noisy, time, target, sampler="ddpm", noise=noise)
-
-    table = method.extra("label").encode(torch.arange(10))
-    mean = sum(p * stepped(encoding[None]) for p, encoding in zip(probabilities, table, strict=True))
-    torch.testing.assert_close(stepped(method.extra("label").expectation(probabilities[None].log())), mean)
-    assert (stepped(table[probabilities.argmax()][None]) - mean).abs().max() > 0.01
-
-
 # Mistakes ------------------------------------------------------------------------------------------------------
 
 NOTHING = {"absent_share": 0.0, "shown_share": 0.0}

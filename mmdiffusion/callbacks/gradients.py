@@ -13,13 +13,16 @@ from mmdiffusion.types import Batch
 
 
 class GradientShare(Callback):
-    """Logs |gradient of a term| / |gradient of the loss|, as `gradient/<term>`.
+    """Logs |gradient of a term with its weight| / |gradient of the loss|, as `gradient/<term>`.
+
+    A term counts as it enters the loss (`Method.weighed`), however it is logged: one with weight 0 has the share 0.
+    Gradients may point apart, so shares need not add up to 1.
 
     A term's size says little about what it changes: a contrastive term may be a tenth of the loss and move nothing. The
     loss of the batch at hand is computed a second time, with the same noise, before the step; training is not touched.
 
     Args:
-        terms: Names of the method's terms, as in its log without `train/`.
+        terms: Names of the method's terms, as in its log without `train/`; those that are parts of the loss.
         every_n_steps: Batches between two measurements, each of which costs about one step.
     """
 
@@ -56,32 +59,32 @@ class GradientShare(Callback):
         with undisturbed(pl_module):
             with trainer.precision_plugin.forward_context():
                 losses = pl_module.losses(batch, pl_module.generator("train", position))
-            shares = gradient_shares(losses, self.terms, list(pl_module.parameters()))
+                parts = pl_module.weighed(losses)
+            shares = gradient_shares(losses["loss"], parts, self.terms, list(pl_module.parameters()))
         for name, share in shares.items():
             pl_module.log(f"gradient/{name}", share, sync_dist=True)
 
 
 def gradient_shares(
-    losses: dict[str, Tensor], terms: Sequence[str], parameters: list[nn.Parameter]
+    loss: Tensor, parts: dict[str, Tensor], terms: Sequence[str], parameters: list[nn.Parameter]
 ) -> dict[str, float]:
     """Norm of each term's gradient over that of the loss.
 
     Args:
-        losses: Terms with their graph, `loss` among them.
+        loss: What is minimised, with its graph.
+        parts: What it is the sum of: terms with their weights, with their graph.
         terms: Names of the terms.
         parameters: The gradient's axes; frozen ones do not count.
 
     Raises:
-        ValueError: if a term is not there.
+        ValueError: if a term is no part of the loss.
     """
-    missing = [name for name in terms if name not in losses]
+    missing = [name for name in terms if name not in parts]
     if missing:
-        raise ValueError(
-            f"terms has {', '.join(missing)}: expected some of {', '.join(n for n in losses if n != 'loss')}"
-        )
+        raise ValueError(f"terms has {', '.join(missing)}: expected some of {', '.join(parts)}, the parts of the loss")
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    norms = {name: gradient_norm(losses[name], trained) for name in ("loss", *terms)}
-    return {name: norms[name] / norms["loss"] for name in terms}
+    total = gradient_norm(loss, trained)
+    return {name: gradient_norm(parts[name], trained) / total for name in terms}
 
 
 def gradient_norm(term: Tensor, parameters: list[nn.Parameter]) -> float:

@@ -45,6 +45,9 @@ class AggregatedDiffusion(GaussianDiffusion):
         aggregation: How each extra modality is aggregated, by name.
         prediction: What the network predicts of the drift-free state.
         dtype: Precision of the tables; float64 only for exact checks.
+
+    Raises:
+        ValueError: if `dtype` is neither float32 nor float64, or a drift is not finite.
     """
 
     def __init__(
@@ -57,14 +60,19 @@ class AggregatedDiffusion(GaussianDiffusion):
         super().__init__(schedule, prediction, dtype)
         alpha_bar = schedule.alpha_bar()
         for name, drift_schedule in aggregation.items():
-            drift = drift_schedule.drift(alpha_bar)
+            drift = drift_schedule.drift(alpha_bar).to(dtype)
+            if not drift.isfinite().all():
+                raise ValueError(
+                    f"aggregation of {name!r}: alpha_tilde holds NaN or infinity in {dtype}: expected finite numbers; "
+                    "lower its strength or weights"
+                )
             if abs(float(drift[-1])) > PRIOR_TOLERANCE:
                 warnings.warn(
                     f"aggregation of {name!r}: alpha_tilde_T is {float(drift[-1]):.3g}, expected at most "
                     f"{PRIOR_TOLERANCE}: the prior N(0, I) does not hold; lower its strength or take SaturatingDrift",
                     stacklevel=2,
                 )
-            self.register_buffer(f"drift_{name}", drift.to(dtype), persistent=False)
+            self.register_buffer(f"drift_{name}", drift, persistent=False)
 
     def drift(self, time: Times, encodings: Encodings, like: State) -> State | float:
         """sum_i alpha_tilde_t^i e_i (arXiv 2407.17571, Theorem 2); the number 0 without encodings.

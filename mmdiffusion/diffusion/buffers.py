@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 
@@ -20,3 +21,13 @@ class ExactBuffers(nn.Module):
             if after.dtype != before.dtype:
                 setattr(self, name, before.to(after.device))
         return self
+
+
+def check_table_dtype(dtype: torch.dtype) -> None:
+    """Check the precision of tables (derived: near t = 0 and T half precision cannot tell neighbouring steps apart).
+
+    Raises:
+        ValueError: if it is neither float32 nor float64.
+    """
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype is {dtype}: expected torch.float32, or torch.float64 for exact checks")

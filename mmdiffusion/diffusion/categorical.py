@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmdiffusion.numbers import check_number
+
 LogProbs = Float[Tensor, "*b codes"]
 
 NEVER = float("-inf")
@@ -59,8 +61,7 @@ def temper(log_probs: LogProbs, temperature: float) -> LogProbs:
     Raises:
         ValueError: if `temperature` is not above 0.
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature is {temperature}: expected above 0; for the most probable code take top_k of 1")
+    check_number("temperature", temperature, above=0, remedy="for the most probable code take top_k of 1")
     return log_probs if temperature == 1 else (widen(log_probs) / temperature).log_softmax(-1)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmdiffusion.diffusion.categorical import draw_codes
 from mmdiffusion.diffusion.discrete import LogProbs, MaskReplaceDiffusion, Times
+from mmdiffusion.numbers import check_number
 
 
 class TokenSampler(ABC):
@@ -105,8 +106,7 @@ class ConfidenceUnmasking(TokenSampler):
     num_uniforms = 4
 
     def __init__(self, temperature: float = 1.0) -> None:
-        if temperature < 0:
-            raise ValueError(f"temperature is {temperature}: expected 0, by confidence alone, or more")
+        check_number("temperature", temperature, least=0, remedy="0 orders by confidence alone")
         self.temperature = temperature
 
     def __call__(

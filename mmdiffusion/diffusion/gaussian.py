@@ -5,8 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmdiffusion.diffusion.buffers import ExactBuffers, check_table_dtype
 from mmdiffusion.diffusion.schedules import NoiseSchedule, strided
 
 PredictionKind = Literal["noise", "clean", "velocity"]
@@ -33,19 +34,22 @@ class Estimate(NamedTuple):
     encodings: Encodings = NONE
 
 
-class GaussianDiffusion(nn.Module):
+class GaussianDiffusion(ExactBuffers):
     """Gaussian diffusion over the steps t = 0..T, t = 0 the clean state; any pair s < t is one exact step.
 
     q(z_t | z_0) = N(sqrt(alpha_bar_t) z_0, (1 - alpha_bar_t) I)  (Ho et al. 2020, Eq. 4, arXiv 2006.11239).
 
     It holds no network: samplers take a callable. Tables are computed in float64 and kept as buffers that no
-    checkpoint holds.
+    checkpoint holds and no cast of the model reaches.
 
     Args:
         schedule: Noise schedule.
         prediction: What the network predicts: the noise, the clean state, or the velocity
             sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) clean (Salimans & Ho 2022, App. D, arXiv 2202.00512).
         dtype: Precision of the tables; float64 only for exact checks.
+
+    Raises:
+        ValueError: if `dtype` is neither float32 nor float64.
     """
 
     log_alpha_bar: Tensor
@@ -59,6 +63,7 @@ class GaussianDiffusion(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
+        check_table_dtype(dtype)
         self.num_steps = schedule.num_steps
         self.prediction = prediction
         alpha_bar = schedule.alpha_bar()

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from mmdiffusion.numbers import check_number
+
 Table = Float64[Tensor, " steps"]
 
 
@@ -91,7 +93,8 @@ class LinearDrift(DriftSchedule):
     """
 
     def __init__(self, strength: float = 0.5) -> None:
-        self.strength = check_strength(strength)
+        check_number("strength", strength, least=0)
+        self.strength = strength
 
     def drift(self, alpha_bar: Table) -> Table:
         """alpha_tilde_t = rho_t sqrt(alpha_bar_t) (derived from arXiv 2407.17571, Theorem 2)."""
@@ -108,9 +111,9 @@ class SaturatingDrift(DriftSchedule):
     """
 
     def __init__(self, strength: float = 0.5, time_scale: float = 0.05) -> None:
-        if time_scale <= 0:
-            raise ValueError(f"time_scale is {time_scale}: expected above 0; for an immediate rise take OneshotDrift")
-        self.strength = check_strength(strength)
+        check_number("time_scale", time_scale, above=0, remedy="for an immediate rise take OneshotDrift")
+        check_number("strength", strength, least=0)
+        self.strength = strength
         self.time_scale = time_scale
 
     def drift(self, alpha_bar: Table) -> Table:
@@ -127,7 +130,8 @@ class OneshotDrift(DriftSchedule):
     """
 
     def __init__(self, strength: float = 0.5) -> None:
-        self.strength = check_strength(strength)
+        check_number("strength", strength, least=0)
+        self.strength = strength
 
     def drift(self, alpha_bar: Table) -> Table:
         """alpha_tilde_t = rho sqrt(alpha_bar_t) for t >= 1 (derived from arXiv 2407.17571, Theorem 2)."""
@@ -144,6 +148,8 @@ class WeightedDrift(DriftSchedule):
     """
 
     def __init__(self, weights: float | list[float]) -> None:
+        for weight in weights if isinstance(weights, list) else [weights]:
+            check_number("weights", weight)
         self.weights = weights
 
     def drift(self, alpha_bar: Table) -> Table:
@@ -179,17 +185,6 @@ def weights_from_drift(alpha_bar: Table, drift: Table) -> Table:
     alpha = alpha_bar[1:] / alpha_bar[:-1]
     weights = drift[1:] / alpha.sqrt() - drift[:-1]
     return torch.cat([torch.zeros(1, dtype=torch.float64), weights])
-
-
-def check_strength(strength: float) -> float:
-    """The strength of a drift, checked (derived: nothing is aggregated below 0).
-
-    Raises:
-        ValueError: if it is negative.
-    """
-    if strength < 0:
-        raise ValueError(f"strength is {strength}: expected 0 or more")
-    return strength
 
 
 def strided(num_steps: int, steps: int) -> list[int]:

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -76,10 +77,30 @@ class Method(LightningModule, ABC):
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Named terms of the loss, means over the batch, with their graph; `loss` is what is minimised.
 
+        Terms may be logged as they are, without their weights; `weighed` says how they enter `loss`.
+
         Args:
             batch: A batch of the data module.
             generator: Source of every draw, on the module's device.
         """
+
+    def weighed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The parts that `loss` is the sum of: terms with their weights. What only informs is no part.
+
+        Here, all terms as they are. A method whose terms carry no weights, or that logs more, says otherwise.
+
+        Args:
+            terms: What `losses` returns, with or without `loss`.
+        """
+        return {name: term for name, term in terms.items() if name != "loss"}
+
+    def summed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Terms, and `loss`, the sum of their weighed parts.
+
+        Args:
+            terms: What is logged, without `loss`.
+        """
+        return {"loss": reduce(torch.add, self.weighed(terms).values())} | terms
 
     @abstractmethod
     def sample(

@@ -28,6 +28,7 @@ from mmdiffusion.methods.contrast import Contrast, minus
 from mmdiffusion.methods.negatives import Negatives
 from mmdiffusion.nn.conditioners import Conditioner
 from mmdiffusion.nn.denoiser import Denoiser
+from mmdiffusion.numbers import check_number
 from mmdiffusion.seeding import SampleNoise
 from mmdiffusion.types import Batch, Condition, DataSpec, LabelSpec
 
@@ -84,6 +85,8 @@ class CDCD(Method):
     ) -> None:
         if not 0 <= drop_share < 1:
             raise ValueError(f"drop_share is {drop_share}: expected 0 up to, but not including, 1")
+        check_number("auxiliary_weight", auxiliary_weight, least=0)
+        check_number("guidance", guidance)
         check_sharpening(truncation, temperature)
         encoder, tokens = conditioner(spec), codec(spec)
         makes = tuple(dict.fromkeys((tokens.source, tokens.result)))

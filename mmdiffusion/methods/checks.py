@@ -1,10 +1,10 @@
 """A user's mistakes, found before any work: settings of a method, and what it is asked to draw."""
 
-import math
 from collections.abc import Iterable, Sequence
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from mmdiffusion.numbers import check_number
 from mmdiffusion.types import Batch
 
 FEW_PAIRS = 16
@@ -26,8 +26,7 @@ def check_shares(name: str, absent_share: float, shown_share: float, weight: flo
     check_unit_shares(**{f"absent_share of {name}": absent_share, f"shown_share of {name}": shown_share})
     if absent_share + shown_share > 1:
         raise ValueError(f"absent_share + shown_share of {name} is {absent_share + shown_share}: expected at most 1")
-    if weight < 0:
-        raise ValueError(f"weight of {name} is {weight}: expected 0 or more")
+    check_number(f"weight of {name}", weight, least=0)
 
 
 def check_unit_shares(**shares: float) -> None:
@@ -50,13 +49,11 @@ def check_weights(generation_weight: float, alignment_weight: float, alignment_r
     Raises:
         ValueError: naming the field, the value and what was expected.
     """
-    for name, weight in (("generation_weight", generation_weight), ("alignment_weight", alignment_weight)):
-        if weight < 0:
-            raise ValueError(f"{name} is {weight}: expected 0 or more")
+    check_number("generation_weight", generation_weight, least=0)
+    check_number("alignment_weight", alignment_weight, least=0)
     if generation_weight == alignment_weight == 0:
         raise ValueError("generation_weight and alignment_weight are 0: expected one of them above 0")
-    if alignment_rate <= 0:
-        raise ValueError(f"alignment_rate is {alignment_rate}: expected above 0")
+    check_number("alignment_rate", alignment_rate, above=0)
 
 
 def check_pairs(size: int) -> None:
@@ -95,11 +92,8 @@ def check_sharpening(truncation: float, temperature: float) -> None:
     """
     if not 0 < truncation <= 1:
         raise ValueError(f"truncation is {truncation}: expected above 0 and at most 1, which keeps every code")
-    if not 0 < temperature < math.inf:
-        raise ValueError(
-            f"temperature is {temperature}: expected a number above 0; for the most probable code alone take a tiny "
-            "truncation"
-        )
+    remedy = "for the most probable code alone take a tiny truncation"
+    check_number("temperature", temperature, above=0, remedy=remedy)
 
 
 def check_request(
@@ -131,6 +125,8 @@ def check_request(
         raise ValueError(f"drawn is {list(drawn)}: expected some of {', '.join(drawable)} that is not given")
     if guidance is not None and not given:
         raise ValueError(f"guidance is {guidance}: expected None, as nothing is given")
+    if guidance is not None:
+        check_number("guidance", guidance)
 
 
 def check_counts(condition: Batch, num_samples: int) -> None:

@@ -14,6 +14,7 @@ from mmdiffusion.diffusion.discrete_bound import rising_weight
 from mmdiffusion.diffusion.discrete_kl import Divergence
 from mmdiffusion.losses import info_nce, linear_contrast
 from mmdiffusion.methods.negatives import Negatives, NegativeSource
+from mmdiffusion.numbers import check_number
 
 
 class Contrast:
@@ -43,10 +44,11 @@ class Contrast:
         ceiling: float | None = None,
     ) -> None:
         for name, value in (("weight", weight), ("temperature", temperature)):
-            if value <= 0:
-                raise ValueError(f"{name} is {value}: expected above 0")
+            check_number(name, value, above=0)
         if ceiling is not None and form != "linear":
             raise ValueError(f"ceiling is {ceiling}, form is {form}: expected None, it bounds the linear form only")
+        if ceiling is not None:
+            check_number("ceiling", ceiling, above=0)
         if is_relative and form != "infonce":
             raise ValueError(f"is_relative is True, form is {form}: expected infonce, which is about ratios")
         self.negatives = negatives

@@ -35,6 +35,7 @@ from mmdiffusion.nn.denoiser import Denoiser
 from mmdiffusion.nn.modalities import Image, patchify, unpatchify
 from mmdiffusion.nn.text import TowerConditioner
 from mmdiffusion.nn.text_stream import Direction
+from mmdiffusion.numbers import check_numbers
 from mmdiffusion.seeding import SampleNoise
 from mmdiffusion.types import Batch, Condition, DataSpec
 
@@ -108,6 +109,7 @@ class DiffDis(Method, Recognition):
         seed: int = 0,
     ) -> None:
         check_weights(generation_weight, alignment_weight, alignment_rate)
+        check_numbers(guidance=guidance, alignment_guidance=alignment_guidance)
         check_unit_shares(drop_caption=drop_caption, drop_image=drop_image, pure_share=pure_share)
         drawable = ("image",) if generation_weight > 0 else ()
         super().__init__(optimizer, warmup_steps, seed, givable=("caption",), drawable=drawable)
@@ -149,14 +151,17 @@ class DiffDis(Method, Recognition):
         text = Text(**self.tower.of(batch))
         latent = self.codec.latents(batch, first if self.training else None)
 
-        terms: dict[str, Tensor] = {"loss": torch.zeros((), device=self.device)}
+        terms: dict[str, Tensor] = {}
         if self.generation_weight > 0:
             terms["generation"] = self.generation_loss(latent, text, drawing)
-            terms["loss"] = terms["loss"] + self.generation_weight * terms["generation"]
         if self.alignment_weight > 0:
             terms |= self.query.losses(self.look, latent, text, captions, recognising)
-            terms["loss"] = terms["loss"] + self.alignment_weight * terms["alignment"]
-        return terms
+        return self.summed(terms)
+
+    def weighed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """L_IG and lambda L_ITA, as far as they are trained; see `Method`."""
+        weights = {"generation": self.generation_weight, "alignment": self.alignment_weight}
+        return {name: weight * terms[name] for name, weight in weights.items() if weight > 0}
 
     def generation_loss(self, latent: Image, text: Text, generator: torch.Generator) -> Float[Tensor, ""]:
         """L_IG: mean squared error of the prediction at z_t; the text stream is not run (arXiv 2308.09306, Sec. 3).
@@ -296,6 +301,7 @@ class DiffDis(Method, Recognition):
     def check_recognition(self, guidance: float | None) -> float:
         """Check a request for embeddings, and say which guidance holds; see `Recognition`."""
         guidance = self.alignment_guidance if guidance is None else guidance
+        check_numbers(guidance=guidance)
         check_trained(self.alignment_weight, "alignment_weight", "recognising images")
         if guidance != 1:
             check_trained(self.query.drop_image, "drop_image", "guidance by the image")
@@ -309,8 +315,7 @@ class DiffDis(Method, Recognition):
     def protocol(self) -> dict[str, Any]:
         """How samples are drawn and images recognised."""
         names = ("sampler", "steps", "guidance", "alignment_steps", "alignment_guidance", "num_draws", "seed")
-        own = {"direction": self.direction, "gamma": self.query.gamma}
-        return {name: getattr(self, name) for name in names} | own
+        return {name: getattr(self, name) for name in names} | {"direction": self.direction, "gamma": self.query.gamma}
 
     def freeze_unused(self) -> None:
         """Switch off the parameters that no loss reaches, so that processes need not search for them."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmdiffusion.diffusion.buffers import ExactBuffers
 from mmdiffusion.diffusion.schedules import DriftSchedule
 from mmdiffusion.masks import PatchMask
 from mmdiffusion.methods.checks import check_shares
@@ -48,7 +49,7 @@ class Extra:
     mask: PatchMask | None = None
 
 
-class ExtraModality(nn.Module):
+class ExtraModality(ExactBuffers):
     """One extra modality at work.
 
     Attributes:
@@ -135,7 +136,7 @@ class ExtraModality(nn.Module):
             return
         part = torch.nn.functional.one_hot(bins(share), NUM_BINS) * keep[:, None]
         count = part.sum(0)
-        mean = (part * loss[:, None]).sum(0) / count.clamp(min=1)
+        mean = (part * loss[:, None].to(self.variance)).sum(0) / count.clamp(min=1)
         self.variance.copy_(torch.where(count > 0, torch.lerp(mean, self.variance, MEMORY), self.variance))
 
     def log_probability(self, output: Output, value: Value, share: Float[Tensor, " b"]) -> Float[Tensor, " b"]:

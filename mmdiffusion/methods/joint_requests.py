@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor
 
 from mmdiffusion.methods.checks import check_counts, check_request, check_trained
+from mmdiffusion.numbers import check_numbers
 from mmdiffusion.types import Batch
 
 if TYPE_CHECKING:
@@ -24,6 +25,15 @@ class Guidance(NamedTuple):
     given: float | None = None
     heads: float | None = None
     representation: float | None = None
+
+    def check(self) -> None:
+        """Check that what is asked for is finite.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        fields = ("guidance", "head_guidance", "representation_guidance")
+        check_numbers(**{field: value for field, value in zip(fields, self, strict=True) if value is not None})
 
 
 class JointRequest(NamedTuple):
@@ -68,6 +78,7 @@ def check_joint(
     Raises:
         ValueError: naming what is wrong, and what was expected.
     """
+    guidance.check()
     asked = guidance.given if guidance.heads is None else guidance.heads
     check_request(condition, drawn, asked, givable=method.givable, drawable=method.drawable)
     check_counts(condition, num_samples)

@@ -98,6 +98,7 @@ class MTDiffusion(Method):
         super().__init__(optimizer, warmup_steps, seed, givable=givable, drawable=drawable, makes=joint)
         self.save_hyperparameters(logger=False)
         check_times(read_times)
+        Guidance(guidance, head_guidance, representation_guidance).check()
         self.codec, self.image = coded, coded.image
         self.paste_known, self.readable = paste_known, tuple(readable)
         self.sampler: Sampler = sampler
@@ -139,16 +140,18 @@ class MTDiffusion(Method):
         channels = self.space.image_channels
         target = self.diffusion.target(image, time, noise[:, :channels])
         terms = {"mse": (prediction - target).square().flatten(1).mean(1).mean()}
-        loss = terms["mse"]
         for extra in self.each():
             (is_shown, is_absent), each = states[extra.name], extra.loss(outputs[extra.name], values[extra.name])
             terms[extra.name], terms[f"{extra.name}_absent"] = mean_where(each, ~is_shown), mean_where(each, is_absent)
-            loss = loss + self.weighed(extra, terms[extra.name])
             if self.training:
                 extra.remember(each.detach(), time / self.diffusion.num_steps, is_absent)
-        return {"loss": loss} | terms
+        return self.summed(terms)
 
-    def weighed(self, extra: ExtraModality, loss: Tensor) -> Tensor:
+    def weighed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """MSE, and each extra's loss with its weight; see `Method`."""
+        return {"mse": terms["mse"]} | {extra.name: self.weigh(extra, terms[extra.name]) for extra in self.each()}
+
+    def weigh(self, extra: ExtraModality, loss: Tensor) -> Tensor:
         """lambda_i L_i; with a learned uncertainty s, lambda_i (exp(-s) L_i + s) (Kendall et al. 2018, Eq. 7)."""
         if extra.name in self.log_variance:
             uncertainty = self.log_variance[extra.name]

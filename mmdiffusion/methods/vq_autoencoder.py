@@ -16,6 +16,7 @@ from mmdiffusion.losses import perplexity, spectral_distance
 from mmdiffusion.methods.base import Method
 from mmdiffusion.methods.checks import check_request
 from mmdiffusion.nn.autoencoder import QuantisedAutoencoder
+from mmdiffusion.numbers import check_number
 from mmdiffusion.types import Batch, DataSpec, ImageSpec, MusicSpec
 
 RECONSTRUCTION = "reconstruction"
@@ -76,14 +77,17 @@ class VQAutoencoder(Method):
         rebuilt = self.network(data, generator)
         terms = {name: error(name, rebuilt.data.float(), data) for name in self.weights}
         terms["commitment"] = rebuilt.commitment
-        weights = self.weights | {"commitment": self.commitment_weight}
-        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         num_codes = self.network.latent.num_codes
         use = {
             "perplexity": perplexity(rebuilt.tokens, num_codes),
             "used": torch.bincount(rebuilt.tokens.flatten(), minlength=num_codes).bool().float().mean(),
         }
-        return {"loss": loss} | terms | use
+        return self.summed(terms | use)
+
+    def weighed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Errors and the commitment, each with its weight; see `Method`."""
+        weights = self.weights | {"commitment": self.commitment_weight}
+        return {name: weight * terms[name] for name, weight in weights.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write beside the weights what a frozen codec needs to rebuild the network."""
@@ -150,8 +154,7 @@ def check_weights(weights: dict[str, float], commitment_weight: float, source: I
         ValueError: naming the field, the value and what was expected.
     """
     for name, weight in (weights | {"commitment": commitment_weight}).items():
-        if weight < 0:
-            raise ValueError(f"{name}_weight is {weight}: expected 0 or more")
+        check_number(f"{name}_weight", weight, least=0)
     if not any(weights.values()):
         raise ValueError("squared_weight, absolute_weight and spectral_weight are 0: expected one above 0")
     if weights["spectral"] and isinstance(source, ImageSpec):

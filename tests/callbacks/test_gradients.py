@@ -31,8 +31,8 @@ def test_shares_by_hand():
     weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
     frozen = torch.nn.Parameter(torch.ones(1), requires_grad=False)
     terms = {"square": weight.square().sum(), "linear": -weight[0] * frozen.sum()}
-    losses = {"loss": terms["square"] + terms["linear"], **terms, "none": torch.ones(())}
-    shares = gradient_shares(losses, ["square", "linear", "none"], [weight, frozen])
+    loss, parts = terms["square"] + terms["linear"], {**terms, "none": torch.ones(())}
+    shares = gradient_shares(loss, parts, ["square", "linear", "none"], [weight, frozen])
     total = (5**2 + 8**2) ** 0.5
     assert shares == pytest.approx({"square": 10 / total, "linear": 1 / total, "none": 0})
     assert weight.grad is None
@@ -40,8 +40,8 @@ def test_shares_by_hand():
 
 def test_an_unknown_term_is_named():
     weight = torch.nn.Parameter(torch.ones(1))
-    with pytest.raises(ValueError, match=r"terms has speed: expected some of bound"):
-        gradient_shares({"loss": weight.sum(), "bound": weight.sum()}, ["speed"], [weight])
+    with pytest.raises(ValueError, match=r"terms has speed: expected some of bound, the parts of the loss"):
+        gradient_shares(weight.sum(), {"bound": weight.sum()}, ["speed"], [weight])
 
 
 def test_a_share_is_logged_and_training_stays_the_same(tmp_path):
@@ -67,7 +67,9 @@ def test_the_gradient_of_cdcds_loss_is_that_of_its_terms(name):
 
     total = sum(gradient(losses[term]) for term in ("bound", "auxiliary", "contrast"))
     assert torch.allclose(gradient(losses["loss"]), total, atol=1e-5)
-    assert gradient_shares(losses, ["contrast"], parameters)["contrast"] > 0
+    shares = gradient_shares(losses["loss"], method.weighed(losses), ["contrast"], parameters)
+    assert shares["contrast"] == pytest.approx(float(gradient(losses["contrast"]).norm() / total.norm()), rel=1e-4)
+    assert shares["contrast"] > 0
 
 
 def test_what_a_method_remembers_of_training_stays():

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from mmdiffusion.types import Batch
 
@@ -102,7 +103,7 @@ def check_sharpening(truncation: float, temperature: float) -> None:
         )
 
 
-def check_request(
+def check_names(
     given: Iterable[str],
     drawn: Sequence[str] | None,
     guidance: float | None,
@@ -144,6 +145,8 @@ def check_counts(condition: Batch, num_samples: int) -> None:
         ValueError: naming the modality.
     """
     for name, values in condition.items():
+        if isinstance(values, Tensor) and not values.ndim:
+            raise ValueError(f"{name} is a single number: expected one entry for each seed; put it into a list")
         if len(values) != num_samples:
             raise ValueError(f"{name} has {len(values)} entries, seeds has {num_samples}: expected one of each")
 

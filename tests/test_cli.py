@@ -184,6 +184,11 @@ def assert_clear(err, *words):
     assert message.count("\n") <= 5
 
 
+def drawing(draw, callback="LogSamples", settings=""):
+    """Words of the command line that ask for a kind of samples, x."""
+    return ["--trainer.callbacks", f"{{class_path: {callback}, init_args: {{draws: {{x: {draw}}}{settings}}}}}"]
+
+
 MODEL, DATA = "--model.init_args.", "--data.init_args."
 LEVEL = "{width: 16, depth: 1, heads: 2}"
 MISTAKES = [
@@ -205,6 +210,13 @@ MISTAKES = [
     (["--trainer.default_root_dir", "elsewhere"], ["default_root_dir is elsewhere", "--run"]),
     (["--trainer.precision", "bf16-true"], ["precision is bf16-true", "bf16-mixed"]),
     ([MODEL + "extras.label.shown_share", "0"], ["draws.conditional", "given is 'label'"]),
+    (drawing("{given: [image, label]}"), ["draws.x: given is image, label", "something left to draw"]),
+    (drawing("{given: [image, label]}", "Evaluate", ", metrics: []"), ["draws.x: given is image, label"]),
+    (
+        [*drawing("{given: [], drawn: [image]}"), MODEL + "extras.label.absent_share", "0"],
+        ["draws.x: absent_share of label is 0", "above 0 in training"],
+    ),
+    ([MODEL + "paste_known", "true"], ["paste_known is True", "expected False"]),
     ([MODEL + "extras.lable.weight", "1"], ["extras", "required: encoder, head, drift"]),
     ([MODEL + "sampler", "euler"], ["sampler", "euler", "ddim"]),
     ([MODEL + "extras.label.head.init_args.tap", "top"], ["tap is 'top'", "mid"]),

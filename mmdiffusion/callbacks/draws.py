@@ -11,7 +11,6 @@ from lightning import LightningModule, Trainer
 from mmdiffusion.callbacks.progress import StepProgress
 from mmdiffusion.data.base import DataModule, Split
 from mmdiffusion.methods.base import Method
-from mmdiffusion.methods.checks import check_request
 from mmdiffusion.types import Batch, LabelSpec
 
 
@@ -36,12 +35,12 @@ def check_draws(draws: dict[str, Draw], method: LightningModule) -> None:
         method: Is to draw them.
 
     Raises:
-        ValueError: naming the kind, and what the method cannot be given or cannot draw.
+        ValueError: naming the kind, and what the method cannot be given or cannot draw, or was not trained for.
     """
     assert isinstance(method, Method)
     for name, draw in draws.items():
         try:
-            check_request(draw.given, draw.drawn, None, givable=method.givable, drawable=method.drawable)
+            method.check_request(draw.given, draw.drawn)
         except ValueError as error:
             raise ValueError(f"draws.{name}: {error}") from error
 

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mmdiffusion import __version__
 from mmdiffusion.codecs.encoder import Encoder
+from mmdiffusion.methods.checks import check_names
 from mmdiffusion.nn.denoiser import Denoiser
 from mmdiffusion.nn.layers import Block
 from mmdiffusion.optimizers import split_matrices
@@ -124,6 +125,24 @@ class Method(LightningModule, ABC):
         Returns:
             A batch with the drawn and the given modalities.
         """
+
+    def check_request(
+        self,
+        given: Collection[str],
+        drawn: Sequence[str] | None,
+        guidance: float | None = None,
+    ) -> None:
+        """Check all of a request that needs no values: before a training, and by `sample` again.
+
+        Args:
+            given: Names of known modalities.
+            drawn: Modalities to draw; `None` draws all that are not given.
+            guidance: Guidance scale; `None` takes the method's own.
+
+        Raises:
+            ValueError: naming what the method cannot be given or cannot draw, or was not trained for.
+        """
+        check_names(given, drawn, guidance, givable=self.givable, drawable=self.drawable)
 
     @abstractmethod
     def protocol(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ tokens from what is left and from a condition (a class, a dance). Beside the var
 that the condition fits its own tokens better than others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -23,7 +23,7 @@ from mmdiffusion.diffusion.discrete_samplers import TokenSampler
 from mmdiffusion.diffusion.discrete_schedules import TokenSchedule
 from mmdiffusion.diffusion.importance import ImportanceTimes
 from mmdiffusion.methods.base import Method
-from mmdiffusion.methods.checks import check_counts, check_request, check_sharpening, check_trained
+from mmdiffusion.methods.checks import check_counts, check_sharpening, check_trained
 from mmdiffusion.methods.contrast import Contrast, minus
 from mmdiffusion.methods.negatives import Negatives
 from mmdiffusion.nn.conditioners import Conditioner
@@ -272,7 +272,9 @@ class CDCD(Method):
         Raises:
             ValueError: if `steps` is out of range, or the model was not trained for what is asked.
         """
-        guidance = self.check_sampling(condition, drawn, guidance, len(seeds))
+        self.check_request(condition, drawn, guidance)
+        check_counts(condition, len(seeds))
+        guidance = self.guidance if guidance is None else guidance
         known = None if not condition else self.conditioner(condition)
         null = self.conditioner.null(len(seeds))
         noise = SampleNoise(self.seed, seeds, self.device)
@@ -297,27 +299,19 @@ class CDCD(Method):
         names = ("steps", "guidance", "truncation", "temperature", "seed")
         return {name: getattr(self, name) for name in names} | {"sampler": type(self.sampler).__name__}
 
-    def check_sampling(
+    def check_request(
         self,
-        condition: Batch,
+        given: Collection[str],
         drawn: Sequence[str] | None,
-        guidance: float | None,
-        num_samples: int,
-    ) -> float:
-        """Check a request, and say which guidance holds.
-
-        Raises:
-            ValueError: naming the field, the value and what was expected.
-        """
-        check_request(condition, drawn, guidance, givable=self.givable, drawable=self.drawable)
-        missing = [name for name in self.givable if name not in condition]
-        if condition and missing:
+        guidance: float | None = None,
+    ) -> None:
+        """Check that all or nothing is given, as in training; see `Method`."""
+        super().check_request(given, drawn, guidance)
+        missing = [name for name in self.givable if name not in given]
+        if given and missing:
             raise ValueError(f"given lacks {', '.join(missing)}: expected all of {', '.join(self.givable)}, or nothing")
-        check_counts(condition, num_samples)
-        guidance = self.guidance if guidance is None else guidance
-        if not condition or guidance != 1:
+        if not given or (self.guidance if guidance is None else guidance) != 1:
             check_trained(self.drop_share, "drop_share", "guidance and for giving nothing")
-        return guidance
 
     # Batches ---------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from mmdiffusion.numbers import check_number
 from mmdiffusion.types import Batch
@@ -96,7 +97,7 @@ def check_sharpening(truncation: float, temperature: float) -> None:
     check_number("temperature", temperature, above=0, remedy=remedy)
 
 
-def check_request(
+def check_names(
     given: Iterable[str],
     drawn: Sequence[str] | None,
     guidance: float | None,
@@ -140,6 +141,8 @@ def check_counts(condition: Batch, num_samples: int) -> None:
         ValueError: naming the modality.
     """
     for name, values in condition.items():
+        if isinstance(values, Tensor) and not values.ndim:
+            raise ValueError(f"{name} is a single number: expected one entry for each seed; put it into a list")
         if len(values) != num_samples:
             raise ValueError(f"{name} has {len(values)} entries, seeds has {num_samples}: expected one of each")
 

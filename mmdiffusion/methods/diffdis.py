@@ -5,7 +5,7 @@ clean image: from pure noise, the denoised embedding depends on the image alone,
 space of the text tower, and classes are compared with it at the price of a product.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -23,7 +23,6 @@ from mmdiffusion.methods.base import Method, ParameterGroup
 from mmdiffusion.methods.checks import (
     check_counts,
     check_pairs,
-    check_request,
     check_trained,
     check_unit_shares,
     check_weights,
@@ -256,7 +255,9 @@ class DiffDis(Method, Recognition):
             ValueError: if a caption or `steps` is out of range, captions and seeds differ in number, or the model was
                 not trained for what is asked.
         """
-        guidance = self.check_sampling(condition, drawn, guidance, len(seeds))
+        self.check_request(condition, drawn, guidance)
+        check_counts(condition, len(seeds))
+        guidance = self.guidance if guidance is None else guidance
         null = self.conditioner.null(len(seeds))
         captions = condition.get("caption")
         caption = None if captions is None else self.conditioner(known(self.tower(list(captions))))
@@ -282,21 +283,17 @@ class DiffDis(Method, Recognition):
 
     # Requests and parameters -----------------------------------------------------------------------------------
 
-    def check_sampling(
+    def check_request(
         self,
-        condition: Batch,
+        given: Collection[str],
         drawn: Sequence[str] | None,
-        guidance: float | None,
-        num_samples: int,
-    ) -> float:
-        """Check a request for images, and say which guidance holds."""
-        check_request(condition, drawn, guidance, givable=self.givable, drawable=self.drawable)
-        check_counts(condition, num_samples)
-        guidance = self.guidance if guidance is None else guidance
+        guidance: float | None = None,
+    ) -> None:
+        """Check that training covers a request for images; see `Method`."""
+        super().check_request(given, drawn, guidance)
         check_trained(self.generation_weight, "generation_weight", "drawing images")
-        if not condition or guidance != 1:
+        if not given or (self.guidance if guidance is None else guidance) != 1:
             check_trained(self.drop_caption, "drop_caption", "guidance and for giving nothing")
-        return guidance
 
     def check_recognition(self, guidance: float | None) -> float:
         """Check a request for embeddings, and say which guidance holds; see `Recognition`."""

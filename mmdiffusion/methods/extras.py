@@ -1,7 +1,7 @@
 """An extra modality of MT-Diffusion: how it is encoded, aggregated, shown, read and weighed."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from mmdiffusion.nn.encoders import Encoder, Mean, Shape, Value, as_mean
 from mmdiffusion.nn.heads import Head, HeadShape, Output, is_categorical, mean_of, surprise, value_of
 from mmdiffusion.nn.modalities import Image
 from mmdiffusion.nn.states import Teller
-from mmdiffusion.types import Batch, DataSpec, LabelSpec, Spec
+from mmdiffusion.types import Batch, DataSpec, LabelSpec, MaskedSpec, Spec
 
 NUM_BINS = 20
 """Of the time, each with a residual variance of its own."""
@@ -155,25 +155,27 @@ class ExtraModality(ExactBuffers):
         variance = self.variance[bins(share)].clamp(min=1e-6)
         return -output[0].numel() / 2 * (loss / variance + (2 * math.pi * variance).log())
 
-    def check(self, value: Value) -> Value:
-        """Check known values.
 
-        Raises:
-            ValueError: naming what does not fit the data.
-        """
-        expected = tuple(self.encoder.mean_shape)
-        if not is_categorical(self.spec):
-            if tuple(value.shape[1:]) != expected:
-                raise ValueError(f"{self.name} is {tuple(value.shape[1:])}: expected {expected} for each sample")
-            if not value.isfinite().all():
-                raise ValueError(f"{self.name} holds NaN or infinity: expected finite numbers")
-            return value
-        if tuple(value.shape[1:]) != expected[1:]:
-            raise ValueError(f"{self.name} is {tuple(value.shape[1:])}: expected {expected[1:]} for each sample")
-        outside = value[(value < 0) | (value >= expected[0])]
-        if len(outside):
-            raise ValueError(f"{self.name} is {int(outside[0])}: expected 0 to {expected[0] - 1}")
-        return value
+def check_used(extras: Sequence[ExtraModality], *, uncertainty: bool, paste_known: bool) -> None:
+    """Check that settings about extra modalities have some to act on.
+
+    Args:
+        extras: Those of a model.
+        uncertainty: Whether their losses are weighed by learned uncertainties.
+        paste_known: Whether what is seen of a masked image is put back.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if uncertainty and not any(extra.weight > 0 for extra in extras):
+        raise ValueError(
+            "uncertainty is True: expected False, as no extra has a loss to weigh; add one whose weight is above 0"
+        )
+    if paste_known and not any(isinstance(extra.spec, MaskedSpec) and extra.shown_share > 0 for extra in extras):
+        raise ValueError(
+            "paste_known is True: expected False, as no masked image can be given; add one to extras, with shown_share "
+            "above 0"
+        )
 
 
 def bins(share: Float[Tensor, " b"]) -> Tensor:

@@ -1,11 +1,12 @@
 """What MT-Diffusion is asked for: any modalities known, any others drawn, if it was trained for them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from mmdiffusion.methods.checks import check_counts, check_request, check_trained
+from mmdiffusion.methods.checks import check_counts, check_names, check_trained
+from mmdiffusion.methods.given_values import check_value
 from mmdiffusion.numbers import check_numbers
 from mmdiffusion.types import Batch
 
@@ -13,18 +14,20 @@ if TYPE_CHECKING:
     from mmdiffusion.methods.mt_diffusion import MTDiffusion
 
 
-class Guidance(NamedTuple):
-    """Guidance that is asked for; `None` takes the method's own.
+class Asked(NamedTuple):
+    """How samples are asked for; `None` takes the method's own.
 
     Attributes:
-        given: Classifier-free guidance of what is given.
-        heads: Guidance of what is given by the model's own heads.
-        representation: Guidance of the image by what is drawn beside it.
+        steps: Sampling steps.
+        guidance: Classifier-free guidance of what is given.
+        head_guidance: Guidance of what is given by the model's own heads.
+        representation_guidance: Guidance of the image by what is drawn beside it.
     """
 
-    given: float | None = None
-    heads: float | None = None
-    representation: float | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    head_guidance: float | None = None
+    representation_guidance: float | None = None
 
     def check(self) -> None:
         """Check that what is asked for is finite.
@@ -33,22 +36,23 @@ class Guidance(NamedTuple):
             ValueError: naming the setting.
         """
         fields = ("guidance", "head_guidance", "representation_guidance")
-        check_numbers(**{field: value for field, value in zip(fields, self, strict=True) if value is not None})
+        values = {field: getattr(self, field) for field in fields}
+        check_numbers(**{field: value for field, value in values.items() if value is not None})
 
 
 class JointRequest(NamedTuple):
     """A request that can be served.
 
     Attributes:
-        known: Values of known modalities, checked.
         drawn: Names of the modalities to draw.
+        steps: Sampling steps.
         guidance: Classifier-free guidance of what is known.
         head_guidance: Guidance of what is known by the heads.
         representation_guidance: Guidance of the image by what is drawn beside it.
     """
 
-    known: dict[str, Tensor]
     drawn: tuple[str, ...]
+    steps: int
     guidance: float
     head_guidance: float
     representation_guidance: float
@@ -61,42 +65,95 @@ class JointRequest(NamedTuple):
 
 def check_joint(
     method: "MTDiffusion",
-    condition: Batch,
+    given: Collection[str],
     drawn: Sequence[str] | None,
-    guidance: Guidance,
-    num_samples: int,
+    asked: Asked,
 ) -> JointRequest:
-    """Check what a model is asked for, and say what that is.
+    """Check all that a model is asked for but the values, and say what that is.
 
     Args:
         method: The model.
-        condition: Known modalities.
+        given: Names of known modalities.
         drawn: What to draw; `None` for all that it can.
-        guidance: Guidance asked for.
-        num_samples: Samples to draw.
+        asked: How.
 
     Raises:
         ValueError: naming what is wrong, and what was expected.
     """
-    guidance.check()
-    asked = guidance.given if guidance.heads is None else guidance.heads
-    check_request(condition, drawn, asked, givable=method.givable, drawable=method.drawable)
-    check_counts(condition, num_samples)
-    names = default(method, condition) if drawn is None else tuple(drawn)
+    asked.check()
+    check_heads(method, drawn or ())
+    check_names(given, drawn, asked.guidance, givable=method.givable, drawable=method.drawable)
+    check_effect(given, asked)
+    names = default(method, given) if drawn is None else tuple(drawn)
     if not names:
-        raise ValueError(f"given is {', '.join(condition)}: expected something left to draw")
-    check_drawn(method, condition, names)
-    own = (method.guidance, method.head_guidance, method.representation_guidance)
-    given, heads, representation = (mine if asked is None else asked for mine, asked in zip(own, guidance, strict=True))
-    if condition and "image" not in condition and (given, heads) != (1, 0):
-        for name in condition:
-            check_trained(method.extra(name).absent_share, f"absent_share of {name}", "guidance")
-            if heads:
-                check_trained(method.extra(name).weight, f"weight of {name}", "guidance by its head")
-    known = {name: checked(method, name, values) for name, values in condition.items()}
-    request = JointRequest(known, names, given, heads, representation)
-    check_beside(method, request, guidance.representation)
+        raise ValueError(
+            f"given is {', '.join(given)}: expected something left to draw; leave out image to draw images, or "
+            f"{' or '.join(method.readable)} to read it off the image"
+        )
+    check_drawn(method, given, names)
+    settings = {name: getattr(method, name) if value is None else value for name, value in asked._asdict().items()}
+    request = JointRequest(names, **settings)
+    if "image" not in given:
+        check_guided(method, given, request)
+        check_beside(method, request, asked.representation_guidance)
     return request
+
+
+def check_heads(method: "MTDiffusion", names: Sequence[str]) -> None:
+    """Check that training reaches the heads that draw.
+
+    Args:
+        method: The model.
+        names: What is drawn.
+
+    Raises:
+        ValueError: naming the extra modality.
+    """
+    for extra in method.each():
+        if extra.name in names and extra.weight == 0:
+            raise ValueError(
+                f"drawn is {extra.name!r}, whose weight is 0: expected above 0 in training, for a head that draws it"
+            )
+
+
+def check_effect(given: Collection[str], asked: Asked) -> None:
+    """Check that no setting is asked for in vain.
+
+    Args:
+        given: Names of known modalities.
+        asked: Settings that somebody set.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if "image" in given:
+        for name, value in asked._asdict().items():
+            if value is not None:
+                raise ValueError(
+                    f"{name} is {value}: expected None, as the image is given, off which extras are read without "
+                    "sampling; leave it out"
+                )
+    if not given and asked.head_guidance is not None:
+        raise ValueError(f"head_guidance is {asked.head_guidance}: expected None, as nothing is given")
+
+
+def check_guided(method: "MTDiffusion", given: Collection[str], request: JointRequest) -> None:
+    """Check that training covers guidance by known extras.
+
+    Args:
+        method: The model.
+        given: Their names.
+        request: What is drawn, and how it is guided.
+
+    Raises:
+        ValueError: naming the setting and what it must be.
+    """
+    if (request.guidance, request.head_guidance) == (1, 0):
+        return
+    for name in given:
+        check_trained(method.extra(name).absent_share, f"absent_share of {name}", "guidance")
+        if request.head_guidance:
+            check_trained(method.extra(name).weight, f"weight of {name}", "guidance by its head")
 
 
 def check_beside(method: "MTDiffusion", request: JointRequest, asked: float | None) -> None:
@@ -110,7 +167,7 @@ def check_beside(method: "MTDiffusion", request: JointRequest, asked: float | No
     Raises:
         ValueError: naming the setting and what it must be.
     """
-    beside = [] if "image" in request.known else method.beside(request.drawn_extras)
+    beside = method.beside(request.drawn_extras)
     if asked is not None and not beside:
         raise ValueError(
             f"representation_guidance is {asked}: expected None, as nothing is drawn with the image in channels or a "
@@ -121,24 +178,24 @@ def check_beside(method: "MTDiffusion", request: JointRequest, asked: float | No
             check_trained(method.extra(name).absent_share, f"absent_share of {name}", "representation guidance")
 
 
-def default(method: "MTDiffusion", condition: Batch) -> tuple[str, ...]:
+def default(method: "MTDiffusion", given: Collection[str]) -> tuple[str, ...]:
     """What is drawn when nothing is said: all that is not known, as far as training covers it."""
-    names = method.readable if "image" in condition else method.makes
-    return tuple(name for name in names if name not in condition)
+    names = method.readable if "image" in given else method.makes
+    return tuple(name for name in names if name not in given)
 
 
-def check_drawn(method: "MTDiffusion", condition: Batch, names: Sequence[str]) -> None:
+def check_drawn(method: "MTDiffusion", given: Collection[str], names: Sequence[str]) -> None:
     """Check that training covers the states that a request needs.
 
     Args:
         method: The model.
-        condition: Known modalities.
+        given: Names of known modalities.
         names: What is drawn.
 
     Raises:
         ValueError: naming the setting and what it must be.
     """
-    if "image" in condition:
+    if "image" in given:
         for name in names:
             check_trained(method.extra(name).absent_share, f"absent_share of {name}", "reading it off an image")
             check_trained(method.extra(name).weight, f"weight of {name}", "a head that reads it")
@@ -151,16 +208,24 @@ def check_drawn(method: "MTDiffusion", condition: Batch, names: Sequence[str]) -
                 f"drawn has {extra.name}, whose absent_share and shown_share are 1 in sum: expected less in training, "
                 "for drawing it with an image"
             )
-        if extra.name not in condition and extra.name not in names:
+        if extra.name not in given and extra.name not in names:
             check_trained(extra.absent_share, f"absent_share of {extra.name}", "drawing images without it")
 
 
-def checked(method: "MTDiffusion", name: str, values: object) -> Tensor:
-    """Known values, as the data describes them."""
-    assert isinstance(values, Tensor)
-    if name != "image":
-        return method.extra(name).check(values)
-    expected = (method.image.channels, method.image.size, method.image.size)
-    if tuple(values.shape[1:]) != expected:
-        raise ValueError(f"image is {tuple(values.shape[1:])}: expected {expected} for each sample")
-    return values
+def known_values(method: "MTDiffusion", condition: Batch, num_samples: int) -> dict[str, Tensor]:
+    """Known values as the data describes them, on the model's device.
+
+    Args:
+        method: The model.
+        condition: Known modalities that it can be given.
+        num_samples: Samples to draw.
+
+    Raises:
+        ValueError: naming the modality, what is wrong with its values, and what was expected.
+    """
+    check_counts(condition, num_samples)
+    known = {}
+    for name, values in condition.items():
+        value = check_value(name, values, method.image if name == "image" else method.extra(name).spec)
+        known[name] = value.to(method.device, copy=True)
+    return known

@@ -8,7 +8,7 @@ Each extra has three states, and the network is told which:
     absent   nowhere: plain diffusion, and a noisy-image classifier without a leak
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -25,10 +25,10 @@ from mmdiffusion.losses import mean_where
 from mmdiffusion.masks import paste
 from mmdiffusion.methods.base import Method
 from mmdiffusion.methods.checks import check_times
-from mmdiffusion.methods.extras import Extra, ExtraModality
+from mmdiffusion.methods.extras import Extra, ExtraModality, check_used
 from mmdiffusion.methods.joint_network import JointNetwork
 from mmdiffusion.methods.joint_predictor import JointPredictor
-from mmdiffusion.methods.joint_requests import Guidance, check_drawn, check_joint
+from mmdiffusion.methods.joint_requests import Asked, check_drawn, check_joint, known_values
 from mmdiffusion.methods.space import State
 from mmdiffusion.nn.denoiser import Denoiser
 from mmdiffusion.nn.encoders import BackboneEncoder, Mean, Value
@@ -98,7 +98,8 @@ class MTDiffusion(Method):
         super().__init__(optimizer, warmup_steps, seed, givable=givable, drawable=drawable, makes=joint)
         self.save_hyperparameters(logger=False)
         check_times(read_times)
-        Guidance(guidance, head_guidance, representation_guidance).check()
+        Asked(None, guidance, head_guidance, representation_guidance).check()
+        check_used(made, uncertainty=uncertainty, paste_known=paste_known)
         self.codec, self.image = coded, coded.image
         self.paste_known, self.readable = paste_known, tuple(readable)
         self.sampler: Sampler = sampler
@@ -195,13 +196,12 @@ class MTDiffusion(Method):
             What is given, unchanged, what was drawn, and `index`.
 
         Raises:
-            ValueError: if a value or `steps` is outside its range, values and seeds differ in number, or the model was
-                not trained for what is given, drawn or guided.
+            ValueError: if a value or `steps` is outside its range, values and seeds differ in number, a setting has no
+                effect on what is drawn, or the model was not trained for what is given, drawn or guided.
         """
-        request = check_joint(
-            self, condition, drawn, Guidance(guidance, head_guidance, representation_guidance), len(seeds)
-        )
-        known = {name: values.to(self.device).clone() for name, values in request.known.items()}
+        asked = Asked(steps, guidance, head_guidance, representation_guidance)
+        request = check_joint(self, condition, drawn, asked)
+        known = known_values(self, condition, len(seeds))
         index = torch.tensor(seeds, device=self.device)
         if "image" in known:
             image = known.pop("image")
@@ -209,7 +209,7 @@ class MTDiffusion(Method):
             made = {name: self.extra(name).value(mean) for name, mean in means.items()}
             return {**condition, **made, "index": index}
         noise = SampleNoise(self.seed, seeds, self.device)
-        times = self.diffusion.step_times(self.steps if steps is None else steps)
+        times = self.diffusion.step_times(request.steps)
         predict = JointPredictor(self, known, request, len(seeds))
         noisy = noise.normal(self.space.shape)
         for t, s in pairwise(times):
@@ -278,10 +278,19 @@ class MTDiffusion(Method):
         image, index = batch["image"], batch["index"]
         assert isinstance(image, Tensor)
         assert isinstance(index, Tensor)
-        check_drawn(self, {"image": image}, ["label"])
+        check_drawn(self, ["image"], ["label"])
         return self.read(image, {}, ["label"], index)["label"]
 
     # Requests --------------------------------------------------------------------------------------------------
+
+    def check_request(
+        self,
+        given: Collection[str],
+        drawn: Sequence[str] | None,
+        guidance: float | None = None,
+    ) -> None:
+        """Check that training covers the states that a request needs; see `Method`."""
+        check_joint(self, given, drawn, Asked(guidance=guidance))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Draw an image for the extras of each sample; the rest of the batch, its targets, stays unseen."""

@@ -4,7 +4,7 @@ The first stage of models of tokens: a picture or a clip becomes a grid of codes
 learned here is what `codecs.LearnedTokens` hands out, frozen.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmdiffusion.losses import perplexity, spectral_distance
 from mmdiffusion.methods.base import Method
-from mmdiffusion.methods.checks import check_request
+from mmdiffusion.methods.checks import check_counts
 from mmdiffusion.nn.autoencoder import QuantisedAutoencoder
 from mmdiffusion.numbers import check_number
 from mmdiffusion.types import Batch, DataSpec, ImageSpec, MusicSpec
@@ -122,17 +122,27 @@ class VQAutoencoder(Method):
         Raises:
             ValueError: if anything else is asked for.
         """
-        check_request(condition, drawn, guidance, givable=self.givable, drawable=self.drawable)
+        self.check_request(condition, drawn, guidance)
         for name, value in (("steps", steps), ("guidance", guidance)):
             if value is not None:
                 raise ValueError(f"{name} is {value}: expected None, a reconstruction is not drawn")
-        data = condition.get(self.modality)
-        if not isinstance(data, Tensor) or len(data) != len(seeds):
-            found = "nothing" if data is None else f"{len(data)} entries"
-            raise ValueError(f"{self.modality} has {found}, seeds has {len(seeds)}: expected one of each")
+        check_counts(condition, len(seeds))
+        data = condition[self.modality]
+        assert isinstance(data, Tensor)
         tokens = self.network.encode(data.to(self.device))
         made: Batch = {RECONSTRUCTION: self.network.decode(tokens), "tokens": tokens}
         return {**condition, **made, "index": torch.tensor(seeds, device=self.device)}
+
+    def check_request(
+        self,
+        given: Collection[str],
+        drawn: Sequence[str] | None,
+        guidance: float | None = None,
+    ) -> None:
+        """Check that there is something to rebuild; see `Method`."""
+        super().check_request(given, drawn, guidance)
+        if not given:
+            raise ValueError(f"given is nothing: expected {self.modality}, which is rebuilt")
 
     def protocol(self) -> dict[str, Any]:
         """The size of the bottleneck."""

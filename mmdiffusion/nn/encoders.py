@@ -55,6 +55,21 @@ def as_mean(value: Value, spec: Spec) -> Mean:
     return value
 
 
+def other_encoder(spec: Spec, shape: Shape) -> str:
+    """What to do with a modality that an encoder of pictures refuses.
+
+    Args:
+        spec: The modality.
+        shape: Channels, height and width of the image.
+    """
+    own = mean_shape(spec)
+    if len(own) == 1:
+        return "take TableEncoder"
+    if shape[1] % own[1]:
+        return f"for OwnChannels resize it in the data to a side that divides {shape[1]}, or leave it out of extras"
+    return "take OwnChannels"
+
+
 class Encoder(nn.Module, ABC):
     """Takes a modality into the diffusion space.
 
@@ -235,7 +250,7 @@ class IdentityEncoder(Encoder):
         if self.mean_shape != own:
             raise ValueError(
                 f"IdentityEncoder has {spec}: expected {shape[0]} channels of {shape[1]} x {shape[2]}, as the image; "
-                "take OwnChannels for others"
+                f"{other_encoder(spec, shape)}"
             )
         self.scale = scale
 
@@ -291,7 +306,10 @@ class OwnChannels(Encoder):
     def __init__(self, spec: Spec, shape: Shape, scale: float = 0.5) -> None:
         super().__init__(spec, shape)
         if len(self.mean_shape) != 3 or shape[1] % self.mean_shape[1]:
-            raise ValueError(f"OwnChannels has {spec}: expected a picture or map whose side divides {shape[1]}")
+            raise ValueError(
+                f"OwnChannels has {spec}: expected a picture or map whose side divides {shape[1]}; "
+                f"{other_encoder(spec, shape)}"
+            )
         self.own_channels, self.scale, self.factor = self.mean_shape[0], scale, shape[1] // self.mean_shape[1]
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ from mmdiffusion.nn.encoders import Encoder, Mean, OwnToken, Shape, Value, as_me
 from mmdiffusion.nn.layers import Block, TimeEmbedding
 from mmdiffusion.nn.modalities import Image, patchify, unpatchify
 from mmdiffusion.nn.positions import sine_positions
-from mmdiffusion.types import LabelSpec, MaskedSpec, SegmentationSpec, Spec
+from mmdiffusion.types import ImageSpec, LabelSpec, MaskedSpec, SegmentationSpec, Spec
 
 Output = Float[Tensor, "b ..."]
 """Of a head: logits of classes, along axis 1, or the estimate of a mean."""
@@ -44,7 +44,7 @@ def value_of(output: Output, spec: Spec) -> Value:
     if isinstance(spec, MaskedSpec):
         visible = (output[:, -1:] > 0.5).to(output.dtype)
         return torch.cat([output[:, :-1].clamp(-1, 1) * visible, visible], dim=1)
-    return output
+    return output.clamp(-1, 1) if isinstance(spec, ImageSpec) else output
 
 
 def surprise(output: Output, value: Value, spec: Spec) -> Float[Tensor, " b"]:

@@ -17,7 +17,7 @@ OWN = ("feature", "feature_map")
 def predicted(method, drawn, scale, known=None, guidance=1.0):
     known = known or {}
     noisy, time = torch.randn(4, *method.space.shape, generator=generator(3)), torch.full((4,), 20)
-    predictor = JointPredictor(method, known, JointRequest({}, ("image", *drawn), guidance, 0.0, scale), 4)
+    predictor = JointPredictor(method, known, JointRequest(("image", *drawn), 4, guidance, 0.0, scale), 4)
     with torch.no_grad():
         return noisy, time, *predictor(noisy, time)
 

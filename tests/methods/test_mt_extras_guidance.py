@@ -16,7 +16,7 @@ def test_guidance_by_any_head_adds_its_gradient_to_the_score(name):
     extra, noisy = method.extra(name), torch.randn(4, *method.space.shape, generator=generator(3))
     known = {name: batch[name]}
     plain, guided = (
-        JointPredictor(method, known, JointRequest({}, ("image",), 1.0, scale, 1.0), 4)(noisy, time)
+        JointPredictor(method, known, JointRequest(("image",), 4, 1.0, scale, 1.0), 4)(noisy, time)
         for scale in (0.0, 2.0)
     )
     free = method.diffusion.drift_free(noisy, time, plain[1]).requires_grad_()

@@ -18,7 +18,7 @@ def count_calls(method):
 
 def predictor(method, label, guidance=1.0, head_guidance=0.0):
     """The prediction for given labels."""
-    request = JointRequest({}, ("image",), guidance, head_guidance, 1.0)
+    request = JointRequest(("image",), 4, guidance, head_guidance, 1.0)
     return JointPredictor(method, {"label": label}, request, len(label))
 
 

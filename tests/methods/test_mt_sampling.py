@@ -121,7 +121,7 @@ GIVEN = {"condition": {"label": torch.tensor([1])}}
         ({}, {"condition": {"image": torch.zeros(1, 1, 8, 8)} | GIVEN["condition"]}, "expected something left to draw"),
         ({"weight": 0.0}, GIVEN | {"head_guidance": 1.0}, "weight of label is 0.* for guidance by its head"),
         ({}, {"guidance": 2.0}, "guidance is 2.0: expected None, as nothing is given"),
-        ({}, {"head_guidance": 2.0}, "guidance is 2.0: expected None, as nothing is given"),
+        ({}, {"head_guidance": 2.0}, "head_guidance is 2.0: expected None, as nothing is given"),
         (NOTHING, GIVEN, "given is 'label': expected nothing from this model"),
         (
             NOTHING,

@@ -106,7 +106,7 @@ def test_a_reconstruction_comes_beside_what_it_was_made_from():
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"condition": {}}, "image has nothing, seeds has 1: expected one of each"),
+        ({"condition": {}}, "given is nothing: expected image, which is rebuilt"),
         ({"condition": {"label": torch.zeros(1)}}, "given is 'label': expected image"),
         ({"seeds": [0, 1]}, "image has 1 entries, seeds has 2"),
         ({"drawn": ["image"]}, "drawn is 'image': expected reconstruction"),

@@ -165,8 +165,18 @@ class Method(LightningModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One training step with noise from (seed, rank, number of the batch in the run)."""
         terms = self.losses(batch, self.generator("train", self.trainer.fit_loop.total_batch_idx))
-        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        logged = self.logged(terms, batch)
+        self.log_dict({f"train/{name}": value.detach() for name, value in logged.items()})
         return terms["loss"]
+
+    def logged(self, terms: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Terms of the loss that say something of a training batch; all of them, unless a method knows better.
+
+        Args:
+            terms: Of `losses`.
+            batch: The batch.
+        """
+        return terms
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say where training goes on, and who says so."""

@@ -1,24 +1,30 @@
 """Bound: what a trained MT-Diffusion's bound is, term by term."""
 
+import math
+
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from mmdiffusion.callbacks.draws import num_within
 from mmdiffusion.callbacks.table import Figures, report
 from mmdiffusion.data.base import DataModule, Split
-from mmdiffusion.methods.joint_bound import NUM_QUARTERS, joint_bound, strata
+from mmdiffusion.methods.joint_bound import NUM_QUARTERS, check_hidden, joint_bound, strata
 from mmdiffusion.methods.mt_diffusion import MTDiffusion
 
-QUARTERS = [f"diffusion_t{i + 1}" for i in range(NUM_QUARTERS)]
+OF_IMAGE = ["prior", *(f"diffusion_t{i + 1}" for i in range(NUM_QUARTERS)), "decoder", "image"]
+"""L0, L1 by quarter of the time, L3, and their sum."""
 
 
 class Bound(Callback):
     """Measures the variational bound of MT-Diffusion with all its extras hidden: `validate` and `test` print it.
 
-    In bits per number of the image: `prior` (L0), `diffusion_t1` to `diffusion_t4` (L1 by quarter of the time, the
-    last the noisiest), `decoder` (L3), `image` in sum; and in nats a sample, `-log p` of each extra (L2, a single
-    copy). Mean over the split, all processes together; written to `bound.json` and `bound-val.json`.
+    In nats a sample and in bits per number of the image: `prior` (L0), `diffusion_t1` to `diffusion_t4` (L1 by quarter
+    of the time, the last the noisiest), `decoder` (L3), `image` in sum, and each extra (L2) under its name. L2 is
+    that of a single copy, `-log p`, the mean over t; `-log p x T` is the paper's sum over t, T copies of the extra.
+    Mean over the split, or what `trainer.limit_test_batches` or `trainer.limit_val_batches` leaves of it, all
+    processes together; written to `bound.json` and `bound-val.json`.
 
     Args:
         num_strata: Parts of the time of which one is drawn a sample: network calls, at most T - 1 of them.
@@ -37,6 +43,7 @@ class Bound(Callback):
         if not pl_module.codec.is_plain:
             codec = type(pl_module.codec).__name__
             raise ValueError(f"Bound has the codec {codec}: expected Pixels, the bound is one of images; remove it")
+        check_hidden(pl_module)
         list(strata(pl_module.diffusion.num_steps, self.num_strata))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -52,9 +59,10 @@ class Bound(Callback):
         data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         assert isinstance(method, MTDiffusion)
         assert isinstance(data, DataModule)
-        names = ["prior", *QUARTERS, "decoder", "image", *(extra.name for extra in method.each())]
+        names = [*OF_IMAGE, *(extra.name for extra in method.each())]
         total = torch.zeros(len(names), dtype=torch.float64, device=method.device)
-        size = data.num_rows(split)
+        limit = trainer.limit_test_batches if split == "test" else trainer.limit_val_batches
+        size = num_within(data.num_rows(split), limit, data.eval_batch_size)
         share = range(trainer.global_rank, size, trainer.world_size)
         for start in range(0, len(share), self.batch_size):
             batch = data.rows(split, share[start : start + self.batch_size])
@@ -66,11 +74,20 @@ class Bound(Callback):
         if trainer.is_global_zero:
             self._report(dict(zip(names, (summed / size).tolist(), strict=True)), trainer, split, size, method)
 
-    def _report(self, means: dict[str, float], trainer: Trainer, split: Split, size: int, method: MTDiffusion) -> None:
-        protocol = {"num_samples": size, "num_strata": self.num_strata, "num_steps": method.diffusion.num_steps}
-        bits = ["prior", *QUARTERS, "decoder", "image"]
-        figures: Figures = {"bound, bits/dim": {name: {"value": means[name]} | protocol for name in bits}}
-        extras = [name for name in means if name not in bits]
-        if extras:
-            figures["-log p, nats"] = {name: {"value": means[name]} | protocol for name in extras}
-        report(figures, [*bits, *extras], trainer, split, f"bound over {size} samples", stem="bound")
+    def _report(self, nats: dict[str, float], trainer: Trainer, split: Split, size: int, method: MTDiffusion) -> None:
+        num_steps, image = method.diffusion.num_steps, method.image
+        protocol = {"num_samples": size, "num_strata": self.num_strata, "num_steps": num_steps}
+        bit = image.channels * image.size**2 * math.log(2)
+        extras = [name for name in nats if name not in OF_IMAGE]
+        values = {
+            "bound, bits/dim": {name: value / bit for name, value in nats.items()},
+            "bound, nats": {name: nats[name] for name in OF_IMAGE},
+            "-log p, nats": {name: nats[name] for name in extras},
+            "-log p x T, nats": {name: nats[name] * num_steps for name in extras},
+        }
+        figures: Figures = {
+            metric: {name: {"value": value} | protocol for name, value in row.items()}
+            for metric, row in values.items()
+            if row
+        }
+        report(figures, list(nats), trainer, split, f"bound over {size} samples", stem="bound")

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from mmdiffusion.callbacks.table import Figure, Figures
+from mmdiffusion.methods.checks import check_entries
 from mmdiffusion.metrics.base import SampleMetric
 from mmdiffusion.types import Batch
 
@@ -86,6 +87,11 @@ def fresh(metric: SampleMetric) -> SampleMetric:
 
 
 def inputs(metric: SampleMetric, batch: Batch) -> list[Any]:
-    """The entries of a batch that a metric reads, on its device."""
+    """The entries of a batch that a metric reads, on its device.
+
+    Raises:
+        ValueError: naming an entry that the batch does not have.
+    """
+    check_entries(batch, metric.inputs, metric.name())
     values = [batch[name] for name in metric.inputs]
     return [value.to(metric.device) if isinstance(value, Tensor) else value for value in values]

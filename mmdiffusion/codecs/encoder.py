@@ -39,9 +39,15 @@ class Encoder(nn.Module, ABC):
         return {f"{self.reads}.{part}": values for part, values in self.parts(batch[self.reads]).items()}
 
     def of(self, batch: Batch) -> dict[str, Any]:
-        """The parts of a batch: those that it brings from a cache, or else those encoded now."""
+        """The parts of a batch: those that it brings from a cache, or else those encoded now.
+
+        Raises:
+            ValueError: if it has neither them nor the entry itself.
+        """
         start = f"{self.reads}."
         found = {name.removeprefix(start): values for name, values in batch.items() if name.startswith(start)}
+        if not found and self.reads not in batch:
+            raise ValueError(f"a batch has {', '.join(batch)}: expected {self.reads} as well, which is encoded")
         return found or self.parts(batch[self.reads])
 
     def identity(self) -> str:

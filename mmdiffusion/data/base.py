@@ -223,7 +223,14 @@ class DataModule(LightningDataModule, ABC):
 
 
 def only(batch: Batch, entries: Collection[str] | None) -> Batch:
-    """These entries of a batch, or all."""
+    """These entries of a batch, or all.
+
+    Raises:
+        ValueError: naming an entry that it does not have.
+    """
+    missing = [name for name in entries or () if name not in batch]
+    if missing:
+        raise ValueError(f"the data have {', '.join(batch)}: expected {' and '.join(missing)} as well, asked for")
     return batch if entries is None else {name: batch[name] for name in entries}
 
 

@@ -147,6 +147,22 @@ def check_counts(condition: Batch, num_samples: int) -> None:
             raise ValueError(f"{name} has {len(values)} entries, seeds has {num_samples}: expected one of each")
 
 
+def check_entries(batch: Batch, names: Iterable[str], purpose: str) -> None:
+    """Check that a batch has what is needed of it.
+
+    Args:
+        batch: The batch.
+        names: Entries that are needed.
+        purpose: What for.
+
+    Raises:
+        ValueError: naming what it does not have.
+    """
+    missing = [name for name in names if name not in batch]
+    if missing:
+        raise ValueError(f"a batch has {', '.join(batch)}: expected {' and '.join(missing)} as well, for {purpose}")
+
+
 def check_trained(value: float, field: str, purpose: str) -> None:
     """Check that a model was trained for what it is asked.
 

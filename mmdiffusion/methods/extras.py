@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, distributed
 
 from mmdiffusion.diffusion.buffers import ExactBuffers
 from mmdiffusion.diffusion.schedules import DriftSchedule
 from mmdiffusion.masks import PatchMask
-from mmdiffusion.methods.checks import check_shares
+from mmdiffusion.methods.checks import check_entries, check_shares
 from mmdiffusion.nn.encoders import Encoder, Mean, Shape, Value, as_mean
 from mmdiffusion.nn.heads import Head, HeadShape, Output, is_categorical, mean_of, surprise, value_of
 from mmdiffusion.nn.modalities import Image
@@ -94,16 +94,45 @@ class ExtraModality(ExactBuffers):
         """Whether channels of the space are its own, which the denoiser reads and puts out as pictures."""
         return self.encoder.own_channels > 0 and not self.encoder.is_vector
 
-    def read_batch(self, batch: Batch, generator: torch.Generator) -> Value:
-        """Its values in training: from the batch, or made from the image."""
-        value = batch["image" if self.mask is not None else self.name]
+    def is_in(self, batch: Batch) -> bool:
+        """Whether a batch has it; all do where it is made from the image."""
+        return self.mask is not None or self.name in batch
+
+    def read_batch(self, batch: Batch, size: int, generator: torch.Generator) -> Value:
+        """Its values in training: from the batch, or made from the image; zeros where the batch does not have it.
+
+        Args:
+            batch: The batch.
+            size: Its samples.
+            generator: Source of masks.
+
+        Raises:
+            ValueError: if it is made from the image, and the batch has none.
+        """
+        if not self.is_in(batch):
+            shape, is_class = self.encoder.mean_shape, is_categorical(self.spec)
+            dtype = torch.long if is_class else torch.float
+            return torch.zeros(size, *shape[is_class:], dtype=dtype, device=generator.device)
+        source = self.name if self.mask is None else "image"
+        check_entries(batch, [source], self.name)
+        value = batch[source]
         assert isinstance(value, Tensor)
         return value if self.mask is None else self.mask(value, generator)
 
-    def draw_states(self, size: int, generator: torch.Generator) -> tuple[Bool[Tensor, " b"], Bool[Tensor, " b"]]:
-        """Which samples of a training batch have it shown, and which have it nowhere."""
-        state = torch.rand(size, generator=generator, device=generator.device)
-        return state >= 1 - self.shown_share, state < self.absent_share
+    def draw_states(
+        self, batch: Batch, size: int, generator: torch.Generator
+    ) -> tuple[Bool[Tensor, " b"], Bool[Tensor, " b"]]:
+        """Which samples of a training batch have it shown, and which have it nowhere: all, if the batch has it not.
+
+        States are drawn in any case, so that what is drawn after them does not depend on what a batch has.
+
+        Args:
+            batch: The batch.
+            size: Its samples.
+            generator: Source of the states.
+        """
+        state, is_there = torch.rand(size, generator=generator, device=generator.device), self.is_in(batch)
+        return (state >= 1 - self.shown_share) & is_there, (state < self.absent_share) | (not is_there)
 
     def encode(self, value: Value) -> Image:
         """Encoding of known values."""
@@ -125,18 +154,23 @@ class ExtraModality(ExactBuffers):
 
     @torch.no_grad()
     def remember(self, loss: Float[Tensor, " b"], share: Float[Tensor, " b"], keep: Bool[Tensor, " b"]) -> None:
-        """Follow the residual variance of a Gaussian head, by part of the time.
+        """Follow the residual variance of a Gaussian head, by part of the time; with several processes, all of theirs.
 
         Args:
             loss: Squared errors of a training batch.
             share: t / T in (0, 1].
-            keep: Samples that count: those that have the modality nowhere.
+            keep: Samples that count: those whose modality is known and was put nowhere.
         """
         if is_categorical(self.spec):
             return
-        part = torch.nn.functional.one_hot(bins(share), NUM_BINS) * keep[:, None]
-        count = part.sum(0)
-        mean = (part * loss[:, None].to(self.variance)).sum(0) / count.clamp(min=1)
+        counts = keep & loss.isfinite()  # one bad step must not spoil it for good
+        part = torch.nn.functional.one_hot(bins(share), NUM_BINS).to(self.variance) * counts[:, None]
+        squares = torch.where(counts, loss, 0).to(self.variance)
+        seen = torch.stack([part.sum(0), (part * squares[:, None]).sum(0)])
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(seen)
+        count, total = seen
+        mean = total / count.clamp(min=1)
         self.variance.copy_(torch.where(count > 0, torch.lerp(mean, self.variance, MEMORY), self.variance))
 
     def log_probability(self, output: Output, value: Value, share: Float[Tensor, " b"]) -> Float[Tensor, " b"]:

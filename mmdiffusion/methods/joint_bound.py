@@ -1,6 +1,5 @@
 """The bound of a trained MT-Diffusion, term by term (Chen et al. 2024, arXiv 2407.17571, Theorem 1)."""
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -9,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdiffusion.diffusion.bound import decoder_nll, gaussian_kl, prior_kl
+from mmdiffusion.methods.checks import check_entries, check_trained
 from mmdiffusion.methods.joint_predictor import complete
 from mmdiffusion.seeding import SampleNoise
 from mmdiffusion.types import Batch
@@ -34,9 +34,13 @@ def joint_bound(method: "MTDiffusion", batch: Batch, num_strata: int = 50) -> di
         num_strata: Parts of the time from which one is drawn, 1 to T - 1.
 
     Returns:
-        In bits per number of the image: `prior` (L0), `diffusion_t1` to `diffusion_t4` (L1 by quarter of the time),
-        `decoder` (L3) and their sum `image`. In nats a sample: each extra's `-log p` under its name (L2).
+        In nats a sample: `prior` (L0), `diffusion_t1` to `diffusion_t4` (L1 by quarter of the time), `decoder` (L3) and
+        their sum `image`; and each extra's `-log p` under its name (L2).
+
+    Raises:
+        ValueError: if the batch lacks the image or an extra.
     """
+    check_entries(batch, ["image", *(extra.name for extra in method.each())], "the bound")
     image, index = batch["image"], batch["index"]
     assert isinstance(image, Tensor)
     assert isinstance(index, Tensor)
@@ -72,8 +76,25 @@ def joint_bound(method: "MTDiffusion", batch: Batch, num_strata: int = 50) -> di
         )
         for i in range(NUM_QUARTERS):
             nats[f"diffusion_t{i + 1}"] += kl * count * (quarter == i)
-    bits = {name: value / (image[0].numel() * math.log(2)) for name, value in nats.items()}
-    return bits | {"image": torch.stack(list(bits.values())).sum(0)} | own
+    return nats | {"image": torch.stack(list(nats.values())).sum(0)} | own
+
+
+def check_hidden(method: "MTDiffusion") -> None:
+    """Check that training covers what is bounded: every extra hidden at times, and read by its head.
+
+    Args:
+        method: The model.
+
+    Raises:
+        ValueError: naming an extra that is never hidden, or whose head does not train.
+    """
+    for extra in method.each():
+        if not extra.is_hidden_at_times:
+            raise ValueError(
+                f"absent_share and shown_share of {extra.name} are 1 in sum: expected less in training, as Bound "
+                "measures with all extras hidden; leave Bound out of this run"
+            )
+        check_trained(extra.weight, f"weight of {extra.name}", "the head that Bound measures; leave Bound out")
 
 
 def strata(num_steps: int, number: int) -> Iterator[tuple[int, int]]:

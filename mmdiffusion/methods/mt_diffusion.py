@@ -24,7 +24,7 @@ from mmdiffusion.diffusion.schedules import NoiseSchedule
 from mmdiffusion.losses import mean_where
 from mmdiffusion.masks import paste
 from mmdiffusion.methods.base import Method
-from mmdiffusion.methods.checks import check_times
+from mmdiffusion.methods.checks import check_entries, check_times
 from mmdiffusion.methods.extras import Extra, ExtraModality, check_used
 from mmdiffusion.methods.joint_network import JointNetwork
 from mmdiffusion.methods.joint_predictor import JointPredictor
@@ -44,6 +44,8 @@ Encoded = dict[str, State]
 
 class MTDiffusion(Method):
     """Joint diffusion of an image and extra modalities; without any, plain diffusion.
+
+    A training batch may lack the entry of an extra: it is absent for all of its samples then, and its loss is zero.
 
     Args:
         spec: The data's modalities; linked from the data module.
@@ -119,8 +121,14 @@ class MTDiffusion(Method):
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """L = MSE + sum_i lambda_i L_i, one t per sample (arXiv 2407.17571, Sec. 3; modality dropout is ours).
 
-        An extra's loss counts where the network was not shown it, and is logged apart where it is nowhere.
+        An extra's loss counts where the network was not shown it, and is logged apart where it is nowhere. An extra
+        which the batch lacks has none, and gradients of zero: every process has gradients of all weights.
+
+        Raises:
+            ValueError: if the batch has no image, or in validation lacks an extra.
         """
+        if not self.training:
+            self.check_whole(batch, "validation, which compares batches and steps")
         image = self.codec.latents(batch, generator if self.training else None)
         size, device, clean = len(image), image.device, self.space.lift(image)
         time = torch.randint(1, self.diffusion.num_steps + 1, (size,), generator=generator, device=device)
@@ -130,8 +138,8 @@ class MTDiffusion(Method):
         told: list[Told] = []
         states = {}
         for extra in self.each():
-            is_shown, is_absent = states[extra.name] = extra.draw_states(size, generator)
-            value = values[extra.name] = extra.read_batch(batch, generator)
+            is_shown, is_absent = states[extra.name] = extra.draw_states(batch, size, generator)
+            value = values[extra.name] = extra.read_batch(batch, size, generator)
             encoding = self.space.lift(extra.encode(value), extra)
             encodings[extra.name] = encoding * ~is_absent[:, None, None, None]
             told.append(extra.teller(value, is_shown, is_absent))
@@ -143,14 +151,29 @@ class MTDiffusion(Method):
         terms = {"mse": (prediction - target).square().flatten(1).mean(1).mean()}
         for extra in self.each():
             (is_shown, is_absent), each = states[extra.name], extra.loss(outputs[extra.name], values[extra.name])
-            terms[extra.name], terms[f"{extra.name}_absent"] = mean_where(each, ~is_shown), mean_where(each, is_absent)
+            is_there = extra.is_in(batch)
+            if is_there:
+                terms[extra.name] = mean_where(each, ~is_shown)
+                terms[f"{extra.name}_absent"] = mean_where(each, is_absent)
+            else:  # every process has gradients of all weights
+                terms["mse"] = terms["mse"] + 0 * self.weigh(extra, each.mean())
             if self.training:
-                extra.remember(each.detach(), time / self.diffusion.num_steps, is_absent)
+                extra.remember(each.detach(), time / self.diffusion.num_steps, is_absent & is_there)
         return self.summed(terms)
 
     def weighed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """MSE, and each extra's loss with its weight; see `Method`."""
-        return {"mse": terms["mse"]} | {extra.name: self.weigh(extra, terms[extra.name]) for extra in self.each()}
+        """MSE, and each extra's loss with its weight, zero where the batch lacks it; see `Method`."""
+        nothing = torch.zeros_like(terms["mse"], requires_grad=False)
+        parts = {e.name: self.weigh(e, terms[e.name]) if e.name in terms else nothing for e in self.each()}
+        return {"mse": terms["mse"]} | parts
+
+    def check_whole(self, batch: Batch, purpose: str) -> None:
+        """Check that a batch has all extras that are not made from its image.
+
+        Raises:
+            ValueError: naming those that it lacks.
+        """
+        check_entries(batch, [extra.name for extra in self.each() if not extra.is_in(batch)], purpose)
 
     def weigh(self, extra: ExtraModality, loss: Tensor) -> Tensor:
         """lambda_i L_i; with a learned uncertainty s, lambda_i (exp(-s) L_i + s) (Kendall et al. 2018, Eq. 7)."""
@@ -293,9 +316,14 @@ class MTDiffusion(Method):
         check_joint(self, given, drawn, Asked(guidance=guidance))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Draw an image for the extras of each sample; the rest of the batch, its targets, stays unseen."""
-        seeds = [int(index) for index in batch["index"]]
-        return self.sample({name: batch[name] for name in self.givable if name != "image"}, seeds=seeds)
+        """Draw an image for the extras of each sample; the rest of the batch, its targets, stays unseen.
+
+        Raises:
+            ValueError: if the batch lacks one of them.
+        """
+        given = [name for name in self.givable if name != "image"]
+        check_entries(batch, given, "images that are drawn for it")
+        return self.sample({name: batch[name] for name in given}, seeds=[int(index) for index in batch["index"]])
 
     def protocol(self) -> dict[str, Any]:
         """How samples are drawn and images read."""

@@ -8,9 +8,11 @@ import torch
 from mmdiffusion.diffusion import CosineSchedule
 from mmdiffusion.diffusion.bound import bits_per_dim, gaussian_kl
 from mmdiffusion.diffusion.gaussian import GaussianDiffusion
-from mmdiffusion.methods.joint_bound import joint_bound, strata
+from mmdiffusion.methods.extras import Extra
+from mmdiffusion.methods.joint_bound import check_hidden, joint_bound, strata
+from mmdiffusion.nn import MiddleHead, TableEncoder
 from mmdiffusion.seeding import SampleNoise
-from tests.methods.build_extras import T, batch_of, build
+from tests.methods.build_extras import DRIFT, SETTINGS, T, batch_of, build
 
 QUARTERS = [f"diffusion_t{i}" for i in range(1, 5)]
 
@@ -33,10 +35,11 @@ def test_without_extras_and_with_every_time_it_is_the_plain_bound():
     plain = bits_per_dim(
         GaussianDiffusion(CosineSchedule(T)), lambda z, t: method.network(z, t, [])[0], batch["image"], draw, 17
     )
-    torch.testing.assert_close(terms["prior"], plain["prior"])
-    torch.testing.assert_close(terms["decoder"], plain["decoder"])
-    torch.testing.assert_close(sum(terms[name] for name in QUARTERS), plain["diffusion"], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(terms["image"], plain["total"], rtol=1e-4, atol=1e-5)
+    bits = {name: nats / (64 * math.log(2)) for name, nats in terms.items()}
+    torch.testing.assert_close(bits["prior"], plain["prior"])
+    torch.testing.assert_close(bits["decoder"], plain["decoder"])
+    torch.testing.assert_close(sum(bits[name] for name in QUARTERS), plain["diffusion"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(bits["image"], plain["total"], rtol=1e-4, atol=1e-5)
 
 
 def test_terms_are_theorem_1_written_out():
@@ -69,7 +72,7 @@ def test_terms_are_theorem_1_written_out():
         quarters[quarter] += difference.square().flatten(1).sum(1) / (2 * variance.float())
     torch.testing.assert_close(terms["label"], entropy, rtol=1e-4, atol=1e-5)
     for name, expected in zip(QUARTERS, quarters, strict=True):
-        torch.testing.assert_close(terms[name] * 64 * math.log(2), expected, rtol=2e-3, atol=1e-3)
+        torch.testing.assert_close(terms[name], expected, rtol=2e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["feature", "feature_map"])
@@ -129,8 +132,8 @@ def test_the_prior_knows_the_encoding():
         "label"
     ).encode(batch["label"])
     one = torch.ones_like(mean)
-    expected = gaussian_kl(mean, (1 - alpha_bar).float() * one, torch.zeros_like(mean), one) / (64 * math.log(2))
-    torch.testing.assert_close(joint_bound(method, batch, 3)["prior"], expected, rtol=1e-4, atol=1e-7)
+    expected = gaussian_kl(mean, (1 - alpha_bar).float() * one, torch.zeros_like(mean), one)
+    torch.testing.assert_close(joint_bound(method, batch, 3)["prior"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_sample_s_bound_does_not_depend_on_its_batch():
@@ -139,6 +142,31 @@ def test_a_sample_s_bound_does_not_depend_on_its_batch():
     alone = joint_bound(method, {name: values[4:5] for name, values in batch.items()}, 5)
     for name, values in together.items():
         torch.testing.assert_close(alone[name], values[4:5], rtol=1e-4, atol=1e-5)
+
+
+# What has no bound ---------------------------------------------------------------------------------------------
+
+
+def test_what_a_batch_lacks_is_named():
+    with pytest.raises(ValueError, match="expected image and feature as well, for the bound"):
+        joint_bound(build("label", "feature"), {n: batch_of(2)[n] for n in ("label", "index")}, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"absent_share": 0.25, "shown_share": 0.75}, "absent_share and shown_share of label are 1 in sum: expected"),
+        ({"weight": 0.0}, "weight of label is 0: expected above 0 in training, for the head that Bound measures"),
+    ],
+)
+def test_an_extra_that_is_never_read_while_hidden_is_refused(settings, message):
+    extra = Extra(TableEncoder, MiddleHead, DRIFT, **settings)
+    method = build("feature", "label", settings=SETTINGS | {"label": extra})
+    with pytest.raises(ValueError, match=message):
+        check_hidden(method)
+
+
+# Strata --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [1, 4, 7, 49])

@@ -121,7 +121,7 @@ def test_a_request_that_it_cannot_serve_is_named(request_, message):
 
 
 def test_a_draw_of_nothing_is_named_before_a_training():
-    with pytest.raises(ValueError, match="draws.x: given is nothing: expected image"):
+    with pytest.raises(ValueError, match=r"draws.x: given is nothing: expected image"):
         check_draws({"x": Draw([])}, build())
 
 

@@ -55,21 +55,6 @@ def as_mean(value: Value, spec: Spec) -> Mean:
     return value
 
 
-def other_encoder(spec: Spec, shape: Shape) -> str:
-    """What to do with a modality that an encoder of pictures refuses.
-
-    Args:
-        spec: The modality.
-        shape: Channels, height and width of the image.
-    """
-    own = mean_shape(spec)
-    if len(own) == 1:
-        return "take TableEncoder"
-    if shape[1] % own[1]:
-        return f"for OwnChannels resize it in the data to a side that divides {shape[1]}, or leave it out of extras"
-    return "take OwnChannels"
-
-
 class Encoder(nn.Module, ABC):
     """Takes a modality into the diffusion space.
 
@@ -88,6 +73,15 @@ class Encoder(nn.Module, ABC):
     def __init__(self, spec: Spec, shape: Shape) -> None:
         super().__init__()
         self.spec, self.shape, self.mean_shape = spec, shape, mean_shape(spec)
+
+    def advice(self) -> str:
+        """What to do with a modality that an encoder of pictures refuses."""
+        side = self.shape[1]
+        if len(self.mean_shape) == 1:
+            return "take TableEncoder"
+        if side % self.mean_shape[1]:
+            return f"for OwnChannels resize it in the data to a side that divides {side}, or leave it out of extras"
+        return "take OwnChannels"
 
     @abstractmethod
     def forward(self, mean: Mean) -> Float[Tensor, "b e h w"]:
@@ -250,7 +244,7 @@ class IdentityEncoder(Encoder):
         if self.mean_shape != own:
             raise ValueError(
                 f"IdentityEncoder has {spec}: expected {shape[0]} channels of {shape[1]} x {shape[2]}, as the image; "
-                f"{other_encoder(spec, shape)}"
+                f"{self.advice()}"
             )
         self.scale = scale
 
@@ -307,8 +301,7 @@ class OwnChannels(Encoder):
         super().__init__(spec, shape)
         if len(self.mean_shape) != 3 or shape[1] % self.mean_shape[1]:
             raise ValueError(
-                f"OwnChannels has {spec}: expected a picture or map whose side divides {shape[1]}; "
-                f"{other_encoder(spec, shape)}"
+                f"OwnChannels has {spec}: expected a picture or map whose side divides {shape[1]}; {self.advice()}"
             )
         self.own_channels, self.scale, self.factor = self.mean_shape[0], scale, shape[1] // self.mean_shape[1]
 

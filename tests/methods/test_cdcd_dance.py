@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from mmdiffusion.callbacks.draws import Draw, check_draws
 from mmdiffusion.codecs import SymbolicMusic
 from mmdiffusion.data import Dance
 from mmdiffusion.diffusion import Ancestral, ReleasedSchedule
@@ -64,6 +65,8 @@ def test_two_truths_and_one_seed_give_the_same_tokens(data):
 def test_all_of_a_condition_is_needed(data):
     with pytest.raises(ValueError, match="given lacks label: expected all of motion, label, or nothing"):
         build(data).sample({"motion": data.rows("test", [0])["motion"]}, seeds=[0])
+    with pytest.raises(ValueError, match=r"draws.x: given lacks label"):
+        check_draws({"x": Draw(["motion"])}, build(data))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mmdiffusion.callbacks.draws import Draw, check_draws
 from tests.methods.build_diffdis import PROMPTS, build
 
 
@@ -55,6 +56,19 @@ def test_other_samplers_draw(sampler):
 def test_impossible_draws_are_named(changes, request_, message):
     with pytest.raises(ValueError, match=message):
         build(**changes).sample({"caption": PROMPTS}, **{"seeds": range(10)} | request_)
+
+
+@pytest.mark.parametrize(
+    ("changes", "given"),
+    [
+        ({"drop_caption": 0.0}, []),
+        ({"drop_caption": 0.0, "guidance": 2.0}, ["caption"]),
+        ({"generation_weight": 0.0}, []),
+    ],
+)
+def test_impossible_draws_are_named_before_a_training(changes, given):
+    with pytest.raises(ValueError, match=f"draws.x: {next(iter(changes))} is 0"):
+        check_draws({"x": Draw(given)}, build(**changes))
 
 
 def test_an_empty_caption_is_named():

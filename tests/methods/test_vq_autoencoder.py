@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from mmdiffusion.callbacks import EMA, Draw, Evaluate, LastCheckpoint, LogSamples
+from mmdiffusion.callbacks.draws import check_draws
 from mmdiffusion.callbacks.samples import shown, write_samples
 from mmdiffusion.losses import spectral_distance
 from mmdiffusion.methods import VQAutoencoder
@@ -117,6 +118,11 @@ def test_a_reconstruction_comes_beside_what_it_was_made_from():
 def test_a_request_that_it_cannot_serve_is_named(request_, message):
     with pytest.raises(ValueError, match=message):
         build().eval().sample(**{"condition": {"image": torch.zeros(1, 1, 8, 8)}, "seeds": [0]} | request_)
+
+
+def test_a_draw_of_nothing_is_named_before_a_training():
+    with pytest.raises(ValueError, match=r"draws.x: given is nothing: expected image"):
+        check_draws({"x": Draw([])}, build())
 
 
 @pytest.mark.parametrize(

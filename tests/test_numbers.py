@@ -15,8 +15,8 @@ from mmdiffusion.diffusion import (
     OneshotDrift,
     SaturatingDrift,
     WeightedDrift,
-    temper,
 )
+from mmdiffusion.diffusion.categorical import temper
 from mmdiffusion.diffusion.schedules import DriftSchedule
 from mmdiffusion.methods import Contrast, IntraNegatives
 from mmdiffusion.numbers import check_number

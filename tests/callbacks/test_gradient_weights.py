@@ -47,7 +47,7 @@ def test_the_share_of_an_extra_is_that_of_its_weighed_term(weight):
     assert (found["label"] == 0) == (weight == 0)
 
 
-@pytest.mark.parametrize("weight", LAMBDAS)
+@pytest.mark.parametrize("weight", [w for w in LAMBDAS if w])  # uncertainty is refused where nothing has weight
 @pytest.mark.parametrize("log_variance", [-2.0, 1.0])
 def test_a_learned_uncertainty_counts(weight, log_variance):
     """lambda (exp(-s) L + s), which moves s as well (Kendall et al. 2018, Eq. 7)."""
@@ -57,7 +57,6 @@ def test_a_learned_uncertainty_counts(weight, log_variance):
     term = weight * ((-method.log_variance["label"]).exp() * losses["label"] + method.log_variance["label"])
     found = shares(method, losses, ["label"])
     assert found["label"] == pytest.approx(size(term, losses["mse"] + term, parameters), rel=1e-4)
-    assert (found["label"] == 0) == (weight == 0)
 
 
 def test_a_term_without_weight_is_logged_with_a_share_of_zero(tmp_path):

@@ -32,7 +32,7 @@ def check_value(name: str, value: object, spec: Spec) -> Tensor:
         check_shape(name, value, shape[1:], spec)
         return classes(name, value, shape[0])
     check_shape(name, value, shape, spec)
-    check_numbers(name, value)
+    check_finite(name, value)
     if isinstance(spec, MaskedSpec):
         check_visibility(name, value[:, -1])
         check_range(name, value[:, :-1])
@@ -84,7 +84,7 @@ def classes(name: str, value: Tensor, num_classes: int) -> Tensor:
     return value.long()
 
 
-def check_numbers(name: str, value: Tensor) -> None:
+def check_finite(name: str, value: Tensor) -> None:
     """Check that values are finite numbers.
 
     Args:

@@ -35,9 +35,7 @@ class Asked(NamedTuple):
         Raises:
             ValueError: naming the setting.
         """
-        fields = ("guidance", "head_guidance", "representation_guidance")
-        values = {field: getattr(self, field) for field in fields}
-        check_numbers(**{field: value for field, value in values.items() if value is not None})
+        check_numbers(**{field: value for field, value in self._asdict().items() if value is not None})
 
 
 class JointRequest(NamedTuple):

@@ -2,16 +2,17 @@
 
     python -m benchmarks.joint_study STUDY [--rows NAME ...] [--seeds 0 1 2] [--steps 1400] [--out runs/joint]
 
-Every variant sees the same number of images, on the same network. `tasks`: the image alone; images for a label alone; a
-head that reads the label with nothing aggregated; joint diffusion of both; half the steps joint, half on images for a
-label alone.
+Every variant sees the same number of images, on the same network. `tasks`: the image alone; images for a label alone;
+labels read alone; a head that reads the label with nothing aggregated; joint diffusion of both; half the steps joint,
+half on images for a label alone, or on labels read alone.
 `representations`: the image alone, and with features of a small classifier: maps (ReDi), one token (REG), both.
-`drifts`: joint diffusion with other ways for the label to enter; `encoders`: with other pictures for it. Samples are
-1,000 of each kind, test split; distances are `fid[digits-cnn]` over that of real digits. What is finished stays in the
-folder: an interrupted study goes on.
+`drifts`: joint diffusion with other ways for the label to enter; `encoders`: with other pictures for it; `heads`: with
+other ways to read it. Samples are 1,000 of each kind, test split; distances are `fid[digits-cnn]` over that of real
+digits. What is finished stays in the folder: an interrupted study goes on.
 """
 
 import argparse
+import math
 import shutil
 import warnings
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from mmdiffusion.data import Digits
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "mt_diffusion"
 JUDGED, FID, READ = "judged_accuracy[digits-svm]", "fid[digits-cnn]", "classify_accuracy"
+READS = "ClassificationAccuracy"
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,16 @@ class Variant:
         settings: Of every extra modality, where they are others than the configuration's.
         encoder: What makes a picture of the label, where that is another; a table holds the mean digit of each class.
         dropped: The feature that is left out.
+        model: Settings of the method, where they are others than the configuration's.
+        first: Variant that half of the steps train, from whose weights the other half goes on.
     """
 
     config: str
     settings: dict[str, Any] = field(default_factory=dict)
     encoder: str | None = None
     dropped: str | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+    first: "Variant | None" = None
 
 
 def drift(name: str, **settings: Any) -> Variant:
@@ -60,17 +66,31 @@ def drift(name: str, **settings: Any) -> Variant:
     return Variant("digits", {"drift": {"class_path": name, "init_args": settings}})
 
 
-ALONE = Variant("digits_single_task")
+def head(**settings: Any) -> Variant:
+    """Joint diffusion of the clean image, read behind the output by variant E's head.
+
+    Args:
+        settings: The head's arguments.
+    """
+    return Variant(
+        "digits", {"head": {"class_path": "OutputHead", "init_args": settings}}, model={"prediction": "clean"}
+    )
+
+
+ALONE, JOINT = Variant("digits_single_task"), Variant("digits")
 TOLD = {"drift": {"class_path": "NoDrift"}, "weight": 0.0, "absent_share": 0.2, "shown_share": 0.8}
 """A label that the network is told, as in any conditional diffusion, and nothing else."""
-FINETUNED = "joint, then images for a label"
+UNREAD = {"weight": 1.0, "absent_share": 1.0, "shown_share": 0.0}
+"""A label that is read off noisy images, which never hold it."""
 STUDIES: dict[str, dict[str, Variant]] = {
     "tasks": {
         "image alone": ALONE,
         "image for a label alone": Variant("digits", TOLD),
+        "label read alone": Variant("digits", UNREAD, model={"image_weight": 0.0}),
         "label head, nothing aggregated": drift("NoDrift"),
-        "joint": Variant("digits"),
-        FINETUNED: Variant("digits_finetuned"),
+        "joint": JOINT,
+        "joint, then images for a label": Variant("digits_finetuned", first=JOINT),
+        "joint, then label read": Variant("digits_reader", first=JOINT),
     },
     "representations": {
         "image alone": ALONE,
@@ -79,7 +99,7 @@ STUDIES: dict[str, dict[str, Variant]] = {
         "image, maps and token": Variant("digits_features"),
     },
     "drifts": {
-        "saturating, strength 1": Variant("digits"),
+        "saturating, strength 1": JOINT,
         "saturating, strength 0.5": drift("SaturatingDrift", strength=0.5, time_scale=0.05),
         "linear, strength 1": drift("LinearDrift", strength=1.0),
         "oneshot, strength 1": drift("OneshotDrift", strength=1.0),
@@ -88,9 +108,15 @@ STUDIES: dict[str, dict[str, Variant]] = {
         "table: w = 0.02 for 50 steps, then 0": drift("WeightedDrift", weights=[0.02] * 50 + [0.0] * 950),
     },
     "encoders": {
-        "orthogonal pictures": Variant("digits"),
+        "orthogonal pictures": JOINT,
         "mean digit of each class": Variant("digits", encoder="TableEncoder"),
         "the denoiser itself": Variant("digits", encoder="BackboneEncoder"),
+    },
+    "heads": {
+        "on the middle (M), velocity": JOINT,
+        "on the middle (M), clean image": Variant("digits", model={"prediction": "clean"}),
+        "on the output (E), clean image": head(),
+        "on the output (E), clean image, detached": head(detach_image_path=True),
     },
 }
 COLUMNS = (
@@ -138,6 +164,7 @@ def config_of(variant: Variant, seed: int, steps: int, folder: Path, start: Path
         del data["num_features" if variant.dropped == "feature" else "num_maps"]
     for extra in model.get("extras", {}).values():
         extra.update(variant.settings)
+    model.update(variant.model)
     for callback in trainer["callbacks"]:
         settings = callback.get("init_args", {})
         if callback["class_path"] == "StartFrom":
@@ -155,11 +182,13 @@ def evaluation(variant: Variant, settings: dict[str, Any]) -> dict[str, Any]:
         settings: The configuration's.
     """
     draws, left_out = settings["draws"], ()
+    if variant.settings is UNREAD:
+        return {"draws": {}, "metrics": [one for one in settings["metrics"] if one["class_path"] == READS]}
     if variant.config == "digits_features":
         draws, left_out = {"joint": {"given": []}}, ("JudgedAccuracy", "InceptionScore")
     elif variant.settings is TOLD:
         draws = {"conditional": {"given": ["label"]}, "alone": {"given": [], "drawn": ["image"]}}
-        left_out = ("ClassificationAccuracy",)
+        left_out = (READS,)
     return {"draws": draws, "metrics": [one for one in settings["metrics"] if one["class_path"] not in left_out]}
 
 
@@ -179,21 +208,20 @@ def fit(variant: Variant, seed: int, steps: int, folder: Path, start: Path | Non
     execute(["fit", "-c", str(config), "--run", str(folder)])
 
 
-def run(name: str, variant: Variant, seed: int, steps: int, folder: Path) -> dict[str, dict[str, float]]:
+def run(variant: Variant, seed: int, steps: int, folder: Path) -> dict[str, dict[str, float]]:
     """Train one variant and test it: figures by metric and column.
 
     Args:
-        name: Name of the variant.
         variant: The variant.
         seed: Seed of everything.
         steps: Training steps in all.
         folder: Folder of the run.
     """
     start = None
-    if name == FINETUNED:
+    if variant.first:
         start, steps = folder.with_name(f"{folder.name}-first"), steps // 2
         shutil.rmtree(start, ignore_errors=True)  # of a study that was interrupted
-        fit(STUDIES["tasks"]["joint"], seed, steps, start)
+        fit(variant.first, seed, steps, start)
     fit(variant, seed, steps, folder, start)
     return test(folder)
 
@@ -202,8 +230,8 @@ def cells(runs: list[dict[str, dict[str, float]]]) -> list[str]:
     """Cells of a row: what `COLUMNS` names, over seeds."""
     found: list[list[float]] = [[] for _ in COLUMNS]
     for figures in runs:
-        distance, real = figures[FID], figures[FID]["real"]
-        nothing = distance.get("joint", distance.get("alone"))
+        distance = figures.get(FID, {})
+        real, nothing = distance.get("real", math.nan), distance.get("joint", distance.get("alone"))
         wanted = (
             None if nothing is None else nothing / real,
             100 * figures[JUDGED]["joint"] if "joint" in figures.get(JUDGED, {}) else None,
@@ -237,7 +265,7 @@ def main() -> None:
             for name in names:
                 stem = "".join(letter if letter.isalnum() else "-" for letter in name)
                 folder = arguments.out / f"{stem}-{steps}-{seed}"
-                made = kept(folder, partial(run, name, variants[name], seed, steps, folder))
+                made = kept(folder, partial(run, variants[name], seed, steps, folder))
                 results.setdefault((name, steps), []).append(made)
     lines = [f"| | steps | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
     for name in names:

@@ -16,6 +16,7 @@ from mmdiffusion.nn.encoders import Encoder, Mean, Shape, Value, as_mean
 from mmdiffusion.nn.heads import Head, HeadShape, Output, is_categorical, mean_of, surprise, value_of
 from mmdiffusion.nn.modalities import Image
 from mmdiffusion.nn.states import Teller
+from mmdiffusion.numbers import check_number
 from mmdiffusion.types import Batch, DataSpec, LabelSpec, MaskedSpec, Spec
 
 NUM_BINS = 20
@@ -190,17 +191,30 @@ class ExtraModality(ExactBuffers):
         return -output[0].numel() / 2 * (loss / variance + (2 * math.pi * variance).log())
 
 
-def check_used(extras: Sequence[ExtraModality], *, uncertainty: bool, paste_known: bool) -> None:
+def check_used(
+    extras: Sequence[ExtraModality],
+    *,
+    image_weight: float,
+    uncertainty: bool,
+    paste_known: bool,
+) -> None:
     """Check that settings about extra modalities have some to act on.
 
     Args:
         extras: Those of a model.
+        image_weight: Weight of the image's loss; at 0 something else must train.
         uncertainty: Whether their losses are weighed by learned uncertainties.
         paste_known: Whether what is seen of a masked image is put back.
 
     Raises:
         ValueError: naming the setting.
     """
+    check_number("image_weight", image_weight, least=0)
+    if image_weight == 0 and not any(extra.weight > 0 and extra.absent_share > 0 for extra in extras):
+        raise ValueError(
+            "image_weight is 0: expected above 0, as no extra is read off images; or one whose weight and absent_share "
+            "are above 0"
+        )
     if uncertainty and not any(extra.weight > 0 for extra in extras):
         raise ValueError(
             "uncertainty is True: expected False, as no extra has a loss to weigh; add one whose weight is above 0"

@@ -79,6 +79,8 @@ def check_joint(
         ValueError: naming what is wrong, and what was expected.
     """
     asked.check()
+    if "image" not in given:
+        check_trained(method.image_weight, "image_weight", "drawing images")
     check_heads(method, drawn or ())
     check_names(given, drawn, asked.guidance, givable=method.givable, drawable=method.drawable)
     check_effect(given, asked)

@@ -55,6 +55,7 @@ class MTDiffusion(Method):
         codec: First stage of the images; frozen.
         prediction: What the denoiser predicts of the drift-free state.
         patch_size: Latent pixels a side of one token.
+        image_weight: Weight of the image's own loss; 0 trains the heads alone, which then read images and draw none.
         uncertainty: Weigh each extra's loss by a learned uncertainty as well (Kendall et al. 2018, arXiv 1705.07115).
         sampler: Sampler step.
         steps: Sampling steps, at most the schedule's.
@@ -78,6 +79,7 @@ class MTDiffusion(Method):
         codec: Callable[[DataSpec], LatentCodec] = Pixels,
         prediction: PredictionKind = "velocity",
         patch_size: int = 1,
+        image_weight: float = 1.0,
         uncertainty: bool = False,
         sampler: Sampler = "ddim",
         steps: int = 50,
@@ -96,14 +98,15 @@ class MTDiffusion(Method):
         readable = [extra.name for extra in made if extra.weight > 0 and extra.absent_share > 0]
         givable = (*(["image"] if readable else []), *(extra.name for extra in made if extra.shown_share > 0))
         joint = ("image", *(extra.name for extra in made if extra.is_hidden_at_times and extra.weight > 0))
+        joint = joint if image_weight > 0 else ()
         drawable = (*joint, *(name for name in readable if name not in joint))
         super().__init__(optimizer, warmup_steps, seed, givable=givable, drawable=drawable, makes=joint)
         self.save_hyperparameters(logger=False)
         check_times(read_times)
         Asked(None, guidance, head_guidance, representation_guidance).check()
-        check_used(made, uncertainty=uncertainty, paste_known=paste_known)
+        check_used(made, image_weight=image_weight, uncertainty=uncertainty, paste_known=paste_known)
         self.codec, self.image = coded, coded.image
-        self.paste_known, self.readable = paste_known, tuple(readable)
+        self.image_weight, self.paste_known, self.readable = image_weight, paste_known, tuple(readable)
         self.sampler: Sampler = sampler
         self.steps, self.guidance, self.head_guidance = steps, guidance, head_guidance
         self.representation_guidance = representation_guidance
@@ -162,10 +165,10 @@ class MTDiffusion(Method):
         return self.summed(terms)
 
     def weighed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """MSE, and each extra's loss with its weight, zero where the batch lacks it; see `Method`."""
+        """MSE and each extra's loss with their weights, zero where the batch lacks the extra; see `Method`."""
         nothing = torch.zeros_like(terms["mse"], requires_grad=False)
         parts = {e.name: self.weigh(e, terms[e.name]) if e.name in terms else nothing for e in self.each()}
-        return {"mse": terms["mse"]} | parts
+        return {"mse": self.image_weight * terms["mse"]} | parts
 
     def check_whole(self, batch: Batch, purpose: str) -> None:
         """Check that a batch has all extras that are not made from its image.

@@ -9,7 +9,7 @@ from mmdiffusion.metrics.frechet import FrechetDistance, frechet_distance
 from mmdiffusion.metrics.inception import InceptionScore
 from mmdiffusion.metrics.judge import ClassificationAccuracy, Judge, JudgedAccuracy, LabelAccuracy, SVMJudge
 from mmdiffusion.metrics.onsets import AudioBeats, BeatDetector, KinematicBeats, LibrosaBeats, OnsetPeaks
-from mmdiffusion.metrics.reconstruction import PeakSignalNoiseRatio
+from mmdiffusion.metrics.reconstruction import PeakSignalNoiseRatio, VisibleError
 from mmdiffusion.metrics.reference import Reference
 from mmdiffusion.metrics.retrieval import RetrievalRecall
 from mmdiffusion.metrics.rhythm import (
@@ -59,6 +59,7 @@ __all__ = [
     "SceneReader",
     "SmallClassifier",
     "TokenJudge",
+    "VisibleError",
     "ZeroShotAccuracy",
     "frechet_distance",
     "to_uint8",

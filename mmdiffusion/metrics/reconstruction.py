@@ -65,3 +65,66 @@ class PeakSignalNoiseRatio(SampleMetric):
         if self.num_samples == 0:
             raise ValueError(f"{self.name()}: found 0 samples, expected at least 1; draw samples before computing")
         return 10 * torch.log10(DATA_RANGE**2 * self.num_values / self.squared_error)
+
+
+class VisibleError(SampleMetric):
+    """How far restored images are from what could be seen of them: root mean squared error over the visible pixels.
+
+    In units of the images, which are in [-1, 1]; lower is better, and 0 where what could be seen is put back. It says
+    what a restoration keeps by itself, which `psnr[image]` of images with pixels put back does not.
+
+    Args:
+        masked: Name of the batch entry with the masked images.
+    """
+
+    higher_is_better = False
+    squared_error: Tensor
+    num_values: Tensor
+    num_seen: Tensor
+
+    def __init__(self, masked: str = "masked") -> None:
+        super().__init__()
+        self.inputs = ("image", masked)
+        self.add_state("squared_error", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("num_values", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("num_seen", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def name(self) -> str:
+        """`visible_error[masked]`, with the entry."""
+        return f"visible_error[{self.inputs[1]}]"
+
+    def protocol(self) -> dict[str, str | int | float]:
+        """How errors are pooled, and the counts behind the last value."""
+        return {
+            "pooled": "over all visible numbers",
+            "num_values": int(self.num_values),
+            "num_samples": self.num_samples,
+        }
+
+    def update(self, image: Float[Tensor, "b c h w"], masked: Float[Tensor, "b masked h w"]) -> None:
+        """Add restored images in [-1, 1], and what was seen of them: their channels, and one more, 1 where visible.
+
+        Raises:
+            ValueError: if they differ in shape.
+        """
+        if len(image) != len(masked) or image.shape[1:] != (masked.shape[1] - 1, *masked.shape[2:]):
+            raise ValueError(
+                f"{self.inputs[1]} is {tuple(masked.shape)} beside images of {tuple(image.shape)}: expected "
+                "the images' shape with one more channel"
+            )
+        visible = (masked[:, -1:] > 0).expand_as(image)
+        error = (image.double() - masked[:, :-1].double()).square()[visible].sum()
+        self.squared_error += error.to(self.squared_error.device)
+        self.num_values += visible.sum().to(self.num_values.device)
+        self.num_seen += len(image)
+
+    def compute(self) -> Float[Tensor, ""]:
+        """Error over all processes, a float64 scalar in [0, 2]; 0 where nothing could be seen.
+
+        Raises:
+            ValueError: If there is no sample altogether.
+        """
+        self.num_samples = int(self.num_seen)
+        if self.num_samples == 0:
+            raise ValueError(f"{self.name()}: found 0 samples, expected at least 1; draw samples before computing")
+        return (self.squared_error / self.num_values.clamp(min=1)).sqrt()

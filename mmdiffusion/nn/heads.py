@@ -177,7 +177,7 @@ class OutputHead(Head):
 
     The paper puts a noisy-image classifier behind the denoiser's output (arXiv 2407.17571). With `prediction: clean`
     that output is the estimate of z_0; from a predicted noise or velocity none can be had before the modality is known,
-    because a hidden one's encoding is part of z_t. Gradients reach the denoiser.
+    because a hidden one's encoding is part of z_t.
 
     Args:
         shape: What it is built for.
@@ -185,6 +185,7 @@ class OutputHead(Head):
         width: Width of its tokens.
         depth: Number of blocks.
         num_heads: Attention heads.
+        detach_image_path: Let no gradient reach the denoiser through its output: what reads does not change what draws.
     """
 
     def __init__(
@@ -194,12 +195,13 @@ class OutputHead(Head):
         width: int = 64,
         depth: int = 2,
         num_heads: int = 2,
+        detach_image_path: bool = False,
     ) -> None:
         super().__init__(shape)
         size, (channels, height, _) = check_vector(shape, "OutputHead"), shape.image_shape
         if patch_size < 1 or height % patch_size:
             raise ValueError(f"patch_size of the head is {patch_size}: expected a divisor of {height}")
-        self.patch_size = patch_size
+        self.patch_size, self.detach_image_path = patch_size, detach_image_path
         self.time = TimeEmbedding(width)
         self.embed = nn.Linear(channels * patch_size**2, width)
         side = height // patch_size
@@ -216,6 +218,8 @@ class OutputHead(Head):
         time: Float[Tensor, " b"],
     ) -> Output:
         """Read the output; see `Head.forward`."""
+        if self.detach_image_path:
+            prediction = prediction.detach()
         x = self.embed(patchify(prediction, self.patch_size).flatten(1, 2)) + self.position
         vector = nn.functional.silu(self.time(time))
         for block in self.blocks:

@@ -63,6 +63,16 @@ def test_gradients_reach_the_denoiser_from_the_label_alone(head):
     assert is_reached == (head is OutputHead), "variant E reads the output, variant M what comes before"
 
 
+@pytest.mark.parametrize("detach_image_path", [False, True])
+def test_a_head_behind_a_detached_output_leaves_the_denoiser_alone(detach_image_path):
+    """Variant E: the label's gradient passes the estimate of z_0, unless that is asked for."""
+    head = partial(OutputHead, detach_image_path=detach_image_path)
+    method = build_method(head=head, prediction="clean")
+    method.losses(build_batch(), generator())["label"].backward()
+    assert (grad_sum(method.network.denoiser) == 0) == detach_image_path
+    assert grad_sum(method.extra("label").head) > 0
+
+
 def test_an_absent_label_is_nowhere_in_the_mse():
     method, batch = build_method(absent_share=1.0, shown_share=0.0), build_batch()
     other = batch | {"label": batch["label"].flip(0)}
@@ -186,6 +196,10 @@ def levels(*widths):
         ({"denoiser": levels(15)}, r"levels\[0\] is .*15.* heads"),
         ({"read_times": (0.1, 2.0)}, r"read_times is .*2\.0.*: expected"),
         ({"read_times": ()}, r"read_times is .*: expected"),
+        ({"image_weight": -1.0}, r"image_weight is -1.0: expected 0 or more"),
+        ({"image_weight": float("nan")}, r"image_weight is nan: expected 0 or more"),
+        ({"image_weight": 0.0, "weight": 0.0}, r"image_weight is 0: expected above 0, as no extra is read off images"),
+        ({"image_weight": 0.0, "absent_share": 0.0}, r"image_weight is 0: expected above 0, as no extra is read"),
         ({"warmup_steps": -1}, r"warmup_steps is -1: expected"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",

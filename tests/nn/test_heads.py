@@ -118,6 +118,18 @@ def test_gradients_reach_every_weight_of_a_head(head, source, size):
     assert all(weight.grad is not None and weight.grad.any() for weight in built.parameters())
 
 
+def test_a_detached_output_head_reads_the_same_and_teaches_the_denoiser_nothing():
+    denoised, prediction, own, time = head_inputs()
+    output = open_gates(OutputHead(SHAPE, width=8))
+    alone = open_gates(OutputHead(SHAPE, width=8, detach_image_path=True))
+    alone.load_state_dict(output.state_dict())
+    read = alone(denoised, prediction, own, time)
+    torch.testing.assert_close(read, output(denoised, prediction, own, time))
+    read.square().sum().backward()
+    assert with_gradient(denoised, prediction, own) == set()
+    assert all(weight.grad is not None and weight.grad.any() for weight in alone.parameters())
+
+
 def test_middle_head_reads_the_mean_over_places():
     head, (denoised, *rest) = MiddleHead(SHAPE), head_inputs()
     moved = denoised._replace(taps=denoised.taps | {"mid": denoised.taps["mid"].flip(1, 2)})

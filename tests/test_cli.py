@@ -190,6 +190,7 @@ def drawing(draw, callback="LogSamples", settings=""):
 
 
 MODEL, DATA = "--model.init_args.", "--data.init_args."
+EVALUATE = "{class_path: Evaluate, init_args: {draws: {}, metrics: [{class_path: ClassificationAccuracy}]}}"
 LEVEL = "{width: 16, depth: 1, heads: 2}"
 MISTAKES = [
     ([MODEL + "nonsense", "3"], ["nonsense"]),
@@ -215,6 +216,10 @@ MISTAKES = [
     (
         [*drawing("{given: [], drawn: [image]}"), MODEL + "extras.label.absent_share", "0"],
         ["draws.x: absent_share of label is 0", "above 0 in training"],
+    ),
+    (
+        ["--trainer.callbacks", EVALUATE, MODEL + "extras.label.absent_share", "0"],
+        ["metrics has classify_accuracy", "absent_share of label is 0", "leave the metric out"],
     ),
     ([MODEL + "paste_known", "true"], ["paste_known is True", "expected False"]),
     ([MODEL + "extras.lable.weight", "1"], ["extras", "required: encoder, head, drift"]),

@@ -28,7 +28,7 @@ from mmdiffusion.methods.checks import check_entries, check_times
 from mmdiffusion.methods.extras import Extra, ExtraModality, check_used
 from mmdiffusion.methods.joint_network import JointNetwork
 from mmdiffusion.methods.joint_predictor import JointPredictor
-from mmdiffusion.methods.joint_requests import Asked, check_drawn, check_joint, known_values
+from mmdiffusion.methods.joint_requests import Asked, check_joint, known_values
 from mmdiffusion.methods.space import State
 from mmdiffusion.nn.denoiser import Denoiser
 from mmdiffusion.nn.encoders import BackboneEncoder, Mean, Value
@@ -301,7 +301,7 @@ class MTDiffusion(Method):
         image, index = batch["image"], batch["index"]
         assert isinstance(image, Tensor)
         assert isinstance(index, Tensor)
-        check_drawn(self, ["image"], ["label"])
+        self.check_request(["image"], ["label"])
         return self.read(image, {}, ["label"], index)["label"]
 
     # Requests --------------------------------------------------------------------------------------------------

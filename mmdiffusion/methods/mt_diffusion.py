@@ -31,10 +31,11 @@ from mmdiffusion.methods.joint_predictor import JointPredictor
 from mmdiffusion.methods.joint_requests import Asked, check_joint, known_values
 from mmdiffusion.methods.space import State
 from mmdiffusion.nn.denoiser import Denoiser
-from mmdiffusion.nn.encoders import BackboneEncoder, Mean, Value
+from mmdiffusion.nn.encoders import Mean, Value
 from mmdiffusion.nn.heads import mean_of
 from mmdiffusion.nn.modalities import Image
 from mmdiffusion.nn.states import Told
+from mmdiffusion.nn.table_encoders import BackboneEncoder
 from mmdiffusion.seeding import SampleNoise
 from mmdiffusion.types import Batch, DataSpec, MaskedSpec
 

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmdiffusion.numbers import check_number
 from mmdiffusion.types import FeatureSpec, ImageSpec, LabelSpec, MaskedSpec, SegmentationSpec, Spec
 
 Shape = tuple[int, int, int]
@@ -63,14 +64,19 @@ class Encoder(nn.Module, ABC):
     Args:
         spec: The modality.
         shape: Channels, height and width of the image.
+        scale: Size of the encoding, as each encoder says; above 0.
+
+    Raises:
+        ValueError: if `scale` is not finite or not above 0.
     """
 
     own_channels: int = 0
     is_vector: bool = False
 
-    def __init__(self, spec: Spec, shape: Shape) -> None:
+    def __init__(self, spec: Spec, shape: Shape, scale: float = 1.0) -> None:
         super().__init__()
-        self.spec, self.shape, self.mean_shape = spec, shape, mean_shape(spec)
+        check_number(f"scale of {type(self).__name__}", scale, above=0)
+        self.spec, self.shape, self.scale, self.mean_shape = spec, shape, scale, mean_shape(spec)
 
     def advice(self) -> str:
         """What to do with a modality that an encoder of pictures refuses."""
@@ -87,7 +93,15 @@ class Encoder(nn.Module, ABC):
 
 
 class NoEncoder(Encoder):
-    """Nothing is aggregated: the modality enters through the network alone, and is read by its head."""
+    """Nothing is aggregated: the modality enters through the network alone, and is read by its head.
+
+    Args:
+        spec: The modality.
+        shape: Channels, height and width of the image.
+    """
+
+    def __init__(self, spec: Spec, shape: Shape) -> None:
+        super().__init__(spec, shape)
 
     def forward(self, mean: Mean) -> Float[Tensor, "b e h w"]:
         """Zeros; see `Encoder`."""
@@ -107,14 +121,13 @@ class IdentityEncoder(Encoder):
     """
 
     def __init__(self, spec: Spec, shape: Shape, scale: float = 1.0) -> None:
-        super().__init__(spec, shape)
+        super().__init__(spec, shape, scale)
         own = (shape[0] + isinstance(spec, MaskedSpec), *shape[1:])
         if self.mean_shape != own:
             raise ValueError(
                 f"IdentityEncoder has {spec}: expected {shape[0]} channels of {shape[1]} x {shape[2]}, as the image; "
                 f"{self.advice()}"
             )
-        self.scale = scale
 
     @torch.no_grad()
     def forward(self, mean: Mean) -> Float[Tensor, "b e h w"]:
@@ -138,7 +151,7 @@ class PaletteEncoder(Encoder):
     palette: Tensor
 
     def __init__(self, spec: Spec, shape: Shape, scale: float = 0.5, seed: int = 0) -> None:
-        super().__init__(spec, shape)
+        super().__init__(spec, shape, scale)
         if not isinstance(spec, SegmentationSpec) or spec.size != shape[1]:
             raise ValueError(f"PaletteEncoder has {spec}: expected a map of classes with {shape[1]} pixels a side")
         colours = torch.randn(len(spec.names), shape[0], generator=torch.Generator().manual_seed(seed))
@@ -166,12 +179,12 @@ class OwnChannels(Encoder):
     """
 
     def __init__(self, spec: Spec, shape: Shape, scale: float = 0.5) -> None:
-        super().__init__(spec, shape)
+        super().__init__(spec, shape, scale)
         if len(self.mean_shape) != 3 or shape[1] % self.mean_shape[1]:
             raise ValueError(
                 f"OwnChannels has {spec}: expected a picture or map whose side divides {shape[1]}; {self.advice()}"
             )
-        self.own_channels, self.scale, self.factor = self.mean_shape[0], scale, shape[1] // self.mean_shape[1]
+        self.own_channels, self.factor = self.mean_shape[0], shape[1] // self.mean_shape[1]
 
     @torch.no_grad()
     def forward(self, mean: Mean) -> Float[Tensor, "b e h w"]:
@@ -197,10 +210,10 @@ class OwnToken(Encoder):
     is_vector = True
 
     def __init__(self, spec: Spec, shape: Shape, scale: float = 1.0) -> None:
-        super().__init__(spec, shape)
+        super().__init__(spec, shape, scale)
         if not isinstance(spec, FeatureSpec) or len(spec.shape) != 1:
             raise ValueError(f"OwnToken has {spec}: expected a vector of features")
-        self.width, self.scale = spec.shape[0], scale
+        self.width = spec.shape[0]
         self.own_channels = math.ceil(self.width / (shape[1] * shape[2]))
 
     @torch.no_grad()

@@ -30,7 +30,7 @@ class TableEncoder(Encoder):
     table: Tensor
 
     def __init__(self, spec: Spec, shape: Shape, scale: float = 0.5, seed: int = 0, path: str | None = None) -> None:
-        super().__init__(spec, shape)
+        super().__init__(spec, shape, scale)
         if len(self.mean_shape) != 1:
             raise ValueError(f"TableEncoder has {spec}: expected a label or a vector, see IdentityEncoder")
         (count,) = self.mean_shape
@@ -115,12 +115,14 @@ class BackboneEncoder(Encoder):
         every_n_steps: int = 50,
         seed: int = 0,
     ) -> None:
-        super().__init__(spec, shape)
+        super().__init__(spec, shape, scale)
         if not isinstance(spec, LabelSpec):
             raise ValueError(f"BackboneEncoder has {spec}: expected a label")
         if not 0 < time <= 1 or every_n_steps < 1:
-            raise ValueError(f"time is {time}, every_n_steps is {every_n_steps}: expected up to 1, and at least 1")
-        self.scale, self.time, self.every_n_steps = scale, time, every_n_steps
+            raise ValueError(
+                f"time is {time}, every_n_steps is {every_n_steps}: expected above 0 up to 1, and at least 1"
+            )
+        self.time, self.every_n_steps = time, every_n_steps
         self.register_buffer("table", torch.zeros(spec.num_classes, *shape))
         noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
         self.register_buffer("noise", noise, persistent=False)

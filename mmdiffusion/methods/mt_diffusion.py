@@ -316,15 +316,10 @@ class MTDiffusion(Method):
         """Check that training covers the states that a request needs; see `Method`."""
         check_joint(self, given, drawn, Asked(guidance=guidance))
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Draw an image for the extras of each sample; the rest of the batch, its targets, stays unseen.
-
-        Raises:
-            ValueError: if the batch lacks one of them.
-        """
-        given = [name for name in self.givable if name != "image"]
-        check_entries(batch, given, "images that are drawn for it")
-        return self.sample({name: batch[name] for name in given}, seeds=[int(index) for index in batch["index"]])
+    @property
+    def predicted_for(self) -> tuple[str, ...]:
+        """Extras that can be given: an image is drawn for those of each sample."""
+        return tuple(name for name in self.givable if name != "image")
 
     def protocol(self) -> dict[str, Any]:
         """How samples are drawn and images read."""

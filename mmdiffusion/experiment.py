@@ -9,6 +9,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from mmdiffusion.callbacks.bad_steps import SkipBadSteps
+from mmdiffusion.callbacks.bound import Bound
 from mmdiffusion.callbacks.compile import Compile
 from mmdiffusion.callbacks.draws import check_draws
 from mmdiffusion.callbacks.evaluate import Evaluate
@@ -98,6 +99,8 @@ class MMDiffusionCLI(LightningCLI):
         for callback in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
             if isinstance(callback, Evaluate):
                 callback.check(self.model, self.datamodule)
+            if isinstance(callback, Bound):
+                callback.check(self.model)
             if isinstance(callback, LogSamples):
                 check_draws(callback.draws, self.model)
             if isinstance(callback, StartFrom) and self.subcommand == "fit":

@@ -122,7 +122,9 @@ class Oracle(Method):
     """Draws perfect pictures and classifies without error."""
 
     def __init__(self):
-        super().__init__(torch.optim.SGD, warmup_steps=0, seed=0, givable=("label",), drawable=("image", "label"))
+        super().__init__(
+            torch.optim.SGD, warmup_steps=0, seed=0, givable=("image", "label"), drawable=("image", "label")
+        )
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.batch_sizes: list[int] = []
 

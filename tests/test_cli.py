@@ -190,6 +190,7 @@ def drawing(draw, callback="LogSamples", settings=""):
 
 
 MODEL, DATA = "--model.init_args.", "--data.init_args."
+EVALUATE = "{class_path: Evaluate, init_args: {draws: {}, metrics: [{class_path: ClassificationAccuracy}]}}"
 LEVEL = "{width: 16, depth: 1, heads: 2}"
 MISTAKES = [
     ([MODEL + "nonsense", "3"], ["nonsense"]),
@@ -216,6 +217,15 @@ MISTAKES = [
         [*drawing("{given: [], drawn: [image]}"), MODEL + "extras.label.absent_share", "0"],
         ["draws.x: absent_share of label is 0", "above 0 in training"],
     ),
+    (
+        ["--trainer.callbacks", EVALUATE, MODEL + "extras.label.absent_share", "0"],
+        ["metrics has classify_accuracy", "absent_share of label is 0", "leave the metric out"],
+    ),
+    (
+        ["--trainer.callbacks", "{class_path: Bound}", MODEL + "extras.label.weight", "0"],
+        ["weight of label is 0: expected above 0", "leave Bound out"],
+    ),
+    (["--trainer.callbacks", "{class_path: Bound, init_args: {num_strata: 50}}"], ["num_strata is 50", "1 to 49"]),
     ([MODEL + "paste_known", "true"], ["paste_known is True", "expected False"]),
     ([MODEL + "extras.lable.weight", "1"], ["extras", "required: encoder, head, drift"]),
     ([MODEL + "sampler", "euler"], ["sampler", "euler", "ddim"]),

@@ -36,15 +36,28 @@ class Bound(Callback):
             raise ValueError(f"num_strata is {num_strata}, batch_size is {batch_size}: expected at least 1 of each")
         self.num_strata, self.batch_size = num_strata, batch_size
 
+    def check(self, method: LightningModule) -> None:
+        """Check that a method has such a bound, before anything is written.
+
+        Args:
+            method: Is to be measured.
+
+        Raises:
+            ValueError: naming what has no bound, or the setting.
+        """
+        if not isinstance(method, MTDiffusion):
+            raise ValueError(f"Bound has {type(method).__name__}: expected MTDiffusion; leave Bound out of this run")
+        if not method.codec.is_plain:
+            codec = type(method.codec).__name__
+            raise ValueError(
+                f"Bound has the codec {codec}: expected Pixels, the bound is one of images; leave Bound out of this run"
+            )
+        check_hidden(method)
+        list(strata(method.diffusion.num_steps, self.num_strata))
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that the method has such a bound, before a training."""
-        if not isinstance(pl_module, MTDiffusion):
-            raise ValueError(f"Bound has {type(pl_module).__name__}: expected MTDiffusion")
-        if not pl_module.codec.is_plain:
-            codec = type(pl_module.codec).__name__
-            raise ValueError(f"Bound has the codec {codec}: expected Pixels, the bound is one of images; remove it")
-        check_hidden(pl_module)
-        list(strata(pl_module.diffusion.num_steps, self.num_strata))
+        """Check that the method has such a bound."""
+        self.check(pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure on the validation split, where validation is all that was asked for."""

@@ -24,21 +24,40 @@ def readers(metrics: Iterable[SampleMetric]) -> list[SampleMetric]:
 
 
 def check(metrics: Sequence[SampleMetric], method: Method) -> None:
-    """Check that a method can classify or embed what is to be measured.
+    """Check that a method can classify or embed what is to be measured, and was trained for it.
 
     Raises:
         ValueError: naming the metric, or what the method was not trained for.
     """
     for metric in metrics:
-        if "prediction" in metric.inputs and (isinstance(method, Recognition) or not getattr(method, "classify", None)):
-            kind = type(method).__name__
-            raise ValueError(
-                f"metrics has {metric.name()}: {kind} does not classify without words, see ZeroShotAccuracy"
-            )
+        if "prediction" in metric.inputs:
+            check_classes(metric, method)
     for metric in readers(metrics):
         if not isinstance(method, Recognition):
             raise ValueError(f"metrics has {metric.name()}: {type(method).__name__} embeds no images")
         method.check_recognition(None)
+
+
+def check_classes(metric: SampleMetric, method: Method) -> None:
+    """Check that a method can read the class of an image: a request like any other, for the label of a given image.
+
+    Args:
+        metric: Reads what the method says.
+        method: Is to say it.
+
+    Raises:
+        ValueError: naming the metric, and what the method lacks or was not trained for.
+    """
+    if isinstance(method, Recognition) or not getattr(method, "classify", None):
+        kind = type(method).__name__
+        raise ValueError(f"metrics has {metric.name()}: {kind} does not classify without words, see ZeroShotAccuracy")
+    try:
+        method.check_request(["image"], ["label"])
+    except ValueError as error:
+        raise ValueError(
+            f"metrics has {metric.name()}, which has the method read the label off images: {error}; or leave the "
+            "metric out"
+        ) from error
 
 
 def embedded(

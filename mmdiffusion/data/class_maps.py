@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from mmdiffusion.data.files import DamagedError
-from mmdiffusion.data.pair_layouts import PairLayout, Pairs, check_sizes, matched
+from mmdiffusion.data.pair_layouts import PairLayout, Pairs, check_sizes, matched, size_of
 from mmdiffusion.data.pixels import Pixels, open_picture, read_bytes, read_pixels
 from mmdiffusion.types import SegmentationSpec
 
@@ -101,7 +101,7 @@ class ClassMaps(PairLayout):
     def read(self, image: Path, second: Path) -> tuple[Pixels, UInt8[Tensor, "h w"]]:
         """Read a picture and its map; see `PairLayout`."""
         pixels, classes = read_pixels(image), read_classes(second, self.table)
-        check_sizes(pixels, classes, image, second)
+        check_sizes(size_of(pixels), size_of(classes), image, second)
         return pixels, classes
 
     def spec(self, size: int) -> SegmentationSpec:

@@ -1,22 +1,31 @@
 """Pictures that belong together, one of them perhaps a map of classes: the data of image translation."""
 
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TypeGuard
+from typing import TypeGuard, get_args
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmdiffusion.data.base import Split
 from mmdiffusion.data.crops import Crop
-from mmdiffusion.data.files import FileDataModule, Files, Sample
+from mmdiffusion.data.files import DamagedError, FileDataModule, Files, Sample
 from mmdiffusion.data.folders import folder_names
-from mmdiffusion.data.layout import existing_folder, say_counts
+from mmdiffusion.data.layout import check_share, existing_folder, say_counts
 from mmdiffusion.data.pair_layouts import PairLayout, Pairs
 from mmdiffusion.data.strings import Strings
 from mmdiffusion.types import Batch, DataSpec, ImageSpec
+
+_READ: dict[str | None, tuple[Split, ...]] = {
+    TrainerFn.VALIDATING: ("val",),
+    TrainerFn.TESTING: ("test",),
+    TrainerFn.PREDICTING: ("test",),
+}
+"""Splits of commands that read one of them."""
 
 
 class PairedPictures(Files):
@@ -41,6 +50,20 @@ class PairedPictures(Files):
         # not bytes, which would become pixels in [-1, 1]
         shown = window(second) if second.ndim == 3 else window.classes(second).short()
         return {"image": window(image), self.layout.entry: shown}
+
+    def check(self) -> None:
+        """Check all pairs by the headers of their files.
+
+        Raises:
+            ValueError: if more than `max_bad_fraction` of them do not fit, naming files, sizes and what to do.
+        """
+        problems = []
+        for image, second in zip(self.pairs.images, self.pairs.seconds, strict=True):
+            try:
+                self.layout.check(Path(image), Path(second))
+            except DamagedError as error:
+                problems.append(str(error))
+        check_share(problems, len(self), self.max_bad_fraction, "resize or remove them")
 
 
 class ImagePairs(FileDataModule):
@@ -106,6 +129,23 @@ class ImagePairs(FileDataModule):
             rank_zero_info(f"{where}: {size:,} {pairs}")
         crop = self.train_crop if name == "train" else self.crop
         return PairedPictures(found, self.layout, crop, self.max_bad_fraction, self.seed)
+
+    def prepare_data(self) -> None:
+        """Check that a training has a batch, and that the two of each pair are of one size; once a node.
+
+        A training is checked with its test split: samples are drawn for it on the way.
+
+        Raises:
+            ValueError: if the training split does not fill one batch, or pairs do not fit.
+        """
+        super().prepare_data()
+        start, total = time.perf_counter(), 0
+        for name in _READ.get(self.trainer.state.fn if self.trainer else None, get_args(Split)):
+            split = self.split(name)
+            assert isinstance(split, PairedPictures)
+            split.check()
+            total += len(split)
+        rank_zero_info(f"sizes of {total:,} pairs checked in {time.perf_counter() - start:.1f} s")
 
     def _fetch(self, split: Dataset, rows: Sequence[int], entries: Collection[str] | None) -> Batch:
         return numbered(super()._fetch(split, rows, entries))

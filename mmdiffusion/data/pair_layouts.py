@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmdiffusion.data.files import DamagedError
 from mmdiffusion.data.folders import PICTURES, file_names
-from mmdiffusion.data.pixels import Pixels, read_pixels
+from mmdiffusion.data.pixels import Pixels, Size, picture_size, read_pixels
 from mmdiffusion.data.strings import Strings
 from mmdiffusion.types import ImageSpec, SegmentationSpec
 
@@ -68,6 +68,18 @@ class PairLayout(ABC):
             DamagedError: if one cannot be read, or they do not fit.
         """
 
+    def check(self, image: Path, second: Path) -> None:
+        """Check that the two of a pair fit, as far as the headers of their files say; no pixel is read.
+
+        Args:
+            image: The picture's file.
+            second: The file of what belongs to it.
+
+        Raises:
+            DamagedError: if one has no header, or they do not fit.
+        """
+        check_sizes(picture_size(image), picture_size(second), image, second)
+
     def spec(self, size: int) -> ImageSpec | SegmentationSpec:
         """What belongs to an image.
 
@@ -97,11 +109,14 @@ class Sheets(PairLayout):
                 return Pairs(files, files)
         return None
 
+    def check(self, image: Path, second: Path) -> None:
+        """Check that a sheet has two halves; see `PairLayout`."""
+        check_halves(picture_size(image), image)
+
     def read(self, image: Path, second: Path) -> tuple[Pixels, Pixels]:
         """Read a sheet; see `PairLayout`."""
         sheet = read_pixels(image)
-        if sheet.shape[2] % 2:
-            raise DamagedError(image, f"{sheet.shape[2]} pixels wide, expected two halves of equal width")
+        check_halves(size_of(sheet), image)
         left, right = sheet.chunk(2, dim=2)
         return (left, right) if self.image == "left" else (right, left)
 
@@ -128,7 +143,7 @@ class TwoFolders(PairLayout):
     def read(self, image: Path, second: Path) -> tuple[Pixels, Pixels]:
         """Read two pictures; see `PairLayout`."""
         pixels, paired = read_pixels(image), read_pixels(second)
-        check_sizes(pixels, paired, image, second)
+        check_sizes(size_of(pixels), size_of(paired), image, second)
         return pixels, paired
 
 
@@ -159,24 +174,47 @@ def matched(places: Sequence[Path], images: str, seconds: str, suffixes: tuple[s
     return Pairs(*(Strings.of(files[stem] for stem in stems) for files in (first, second))) if stems else None
 
 
-def check_sizes(pixels: Pixels, second: Tensor, image: Path, other: Path) -> None:
+def size_of(pixels: Tensor) -> Size:
+    """Width and height of (..., h, w)."""
+    height, width = pixels.shape[-2:]
+    return width, height
+
+
+def check_sizes(size: Size, second: Size, image: Path, other: Path) -> None:
     """Check that what belongs to a picture has its size.
 
     Args:
-        pixels: (c, h, w).
-        second: (..., h, w).
+        size: The picture's.
+        second: Of what belongs to it.
         image: The picture's file.
         other: The other's.
 
     Raises:
         DamagedError: if it has not.
     """
-    (height, width), (rows, columns) = pixels.shape[-2:], second.shape[-2:]
-    if (height, width) != (rows, columns):
+    if size != second:
         raise DamagedError(
             image,
-            f"{width} x {height} pixels, but {other} has {columns} x {rows}: expected one size, since both are cut "
-            "alike; resize one of them (maps of classes by the nearest pixel)",
+            f"{size[0]} x {size[1]} pixels, but {other} has {second[0]} x {second[1]}: expected one size, since both "
+            "are cut alike; resize one of them (maps of classes by the nearest pixel)",
+        )
+
+
+def check_halves(size: Size, sheet: Path) -> None:
+    """Check that a sheet has two halves of one size.
+
+    Args:
+        size: The sheet's.
+        sheet: Its file.
+
+    Raises:
+        DamagedError: if its width is odd.
+    """
+    if size[0] % 2:
+        raise DamagedError(
+            sheet,
+            f"{size[0]} pixels wide, expected two halves of equal width; make the sheet again from two pictures of "
+            "one size",
         )
 
 

@@ -27,6 +27,8 @@ _MODES = {1: "L", 3: "RGB"}
 _JPEG_MODES = {1: "GRAY", 3: "RGB"}
 
 Pixels = UInt8[Tensor, "c h w"]
+Size = tuple[int, int]
+"""Width and height."""
 
 
 def read_pixels(path: Path, channels: int = 3) -> Pixels:
@@ -119,6 +121,22 @@ def check_size(width: int, height: int, path: Path | str) -> None:
         raise DamagedError(path, f"{width} x {height} pixels, expected at most {MAX_PIXELS} in all")
 
 
+def picture_size(path: Path) -> Size:
+    """Width and height that the header of a picture file says; no pixel is read.
+
+    Args:
+        path: File of any format that Pillow reads.
+
+    Raises:
+        DamagedError: if it is missing, no picture, or beyond `MAX_PIXELS`.
+    """
+    try:
+        with path.open("rb") as file:
+            return _opened(file, path).size
+    except OSError as error:
+        raise DamagedError(path, error.strerror) from error
+
+
 def open_picture(stored: bytes, path: Path | str) -> Image.Image:
     """Open a picture file that is in memory without decoding it: its header says format, mode and size.
 
@@ -129,12 +147,16 @@ def open_picture(stored: bytes, path: Path | str) -> Image.Image:
     Raises:
         DamagedError: if it is no picture, or beyond `MAX_PIXELS`.
     """
+    return _opened(io.BytesIO(stored), path)
+
+
+def _opened(file: io.BytesIO | io.BufferedReader, path: Path | str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of size, refused below, and of notes beside the pixels
-            picture = Image.open(io.BytesIO(stored))
+            picture = Image.open(file)
     except Image.UnidentifiedImageError as error:
-        raise DamagedError(path, f"no picture ({len(stored)} bytes)") from error
+        raise DamagedError(path, f"no picture ({file.seek(0, io.SEEK_END)} bytes)") from error
     except Exception as error:  # as above
         raise DamagedError(path, error) from error
     check_size(picture.width, picture.height, path)

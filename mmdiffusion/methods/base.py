@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mmdiffusion import __version__
 from mmdiffusion.codecs.encoder import Encoder
-from mmdiffusion.methods.checks import check_names
+from mmdiffusion.methods.checks import check_entries, check_names
 from mmdiffusion.nn.denoiser import Denoiser
 from mmdiffusion.nn.layers import Block
 from mmdiffusion.optimizers import split_matrices
@@ -222,10 +222,20 @@ class Method(LightningModule, ABC):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Nothing: tests are what the Evaluate callback measures."""
 
+    @property
+    def predicted_for(self) -> tuple[str, ...]:
+        """Modalities of a batch that `predict` draws a sample for: all that can be given."""
+        return self.givable
+
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Draw one sample for each condition of the batch; the rest of the batch, its targets, stays unseen."""
+        """Draw one sample for each condition of the batch; the rest of the batch, its targets, stays unseen.
+
+        Raises:
+            ValueError: if the batch lacks a condition, or the numbers of its samples, which seed the noise.
+        """
+        check_entries(batch, [*self.predicted_for, "index"], "samples that are drawn for it")
         seeds = [int(index) for index in batch["index"]]
-        return self.sample({name: batch[name] for name in self.givable}, seeds=seeds)
+        return self.sample({name: batch[name] for name in self.predicted_for}, seeds=seeds)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """What trains, in groups with settings of their own."""

@@ -80,14 +80,15 @@ def joint_bound(method: "MTDiffusion", batch: Batch, num_strata: int = 50) -> di
 
 
 def check_hidden(method: "MTDiffusion") -> None:
-    """Check that training covers what is bounded: every extra hidden at times, and read by its head.
+    """Check that training covers what is bounded: the image, and every extra hidden at times and read by its head.
 
     Args:
         method: The model.
 
     Raises:
-        ValueError: naming an extra that is never hidden, or whose head does not train.
+        ValueError: naming the image if it does not train, an extra that is never hidden, or whose head does not train.
     """
+    check_trained(method.image_weight, "image_weight", "the image that Bound measures; leave Bound out")
     for extra in method.each():
         if not extra.is_hidden_at_times:
             raise ValueError(

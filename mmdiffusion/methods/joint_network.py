@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from mmdiffusion.methods.extras import ExtraModality
 from mmdiffusion.methods.space import Space, State
 from mmdiffusion.nn.denoiser import Denoiser
-from mmdiffusion.nn.encoders import BackboneEncoder, OwnToken, Shape
+from mmdiffusion.nn.encoders import OwnToken, Shape
 from mmdiffusion.nn.heads import Head, HeadShape, Output
 from mmdiffusion.nn.modalities import Image, patchify, unpatchify
 from mmdiffusion.nn.states import WIDTH, Told, together
+from mmdiffusion.nn.table_encoders import BackboneEncoder
 
 Times = Int[Tensor, " b"]
 

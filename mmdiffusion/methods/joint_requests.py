@@ -81,7 +81,7 @@ def check_joint(
     asked.check()
     if "image" not in given:
         check_trained(method.image_weight, "image_weight", "drawing images")
-    check_heads(method, drawn or ())
+    check_heads(method, given, drawn or ())
     check_names(given, drawn, asked.guidance, givable=method.givable, drawable=method.drawable)
     check_effect(given, asked)
     names = default(method, given) if drawn is None else tuple(drawn)
@@ -90,30 +90,31 @@ def check_joint(
             f"given is {', '.join(given)}: expected something left to draw; leave out image to draw images, or "
             f"{' or '.join(method.readable)} to read it off the image"
         )
-    check_drawn(method, given, names)
     settings = {name: getattr(method, name) if value is None else value for name, value in asked._asdict().items()}
     request = JointRequest(names, **settings)
     if "image" not in given:
+        check_drawn(method, given, names)
         check_guided(method, given, request)
         check_beside(method, request, asked.representation_guidance)
     return request
 
 
-def check_heads(method: "MTDiffusion", names: Sequence[str]) -> None:
-    """Check that training reaches the heads that draw.
+def check_heads(method: "MTDiffusion", given: Collection[str], names: Sequence[str]) -> None:
+    """Check that training reaches the heads that draw, and that they have seen images without what they read.
 
     Args:
         method: The model.
+        given: Names of known modalities.
         names: What is drawn.
 
     Raises:
-        ValueError: naming the extra modality.
+        ValueError: naming the setting of the extra modality.
     """
     for extra in method.each():
-        if extra.name in names and extra.weight == 0:
-            raise ValueError(
-                f"drawn is {extra.name!r}, whose weight is 0: expected above 0 in training, for a head that draws it"
-            )
+        if extra.name in names:
+            check_trained(extra.weight, f"weight of {extra.name}", "a head that draws it")
+            if "image" in given:
+                check_trained(extra.absent_share, f"absent_share of {extra.name}", "reading it off an image")
 
 
 def check_effect(given: Collection[str], asked: Asked) -> None:
@@ -185,7 +186,7 @@ def default(method: "MTDiffusion", given: Collection[str]) -> tuple[str, ...]:
 
 
 def check_drawn(method: "MTDiffusion", given: Collection[str], names: Sequence[str]) -> None:
-    """Check that training covers the states that a request needs.
+    """Check that training covers the states that a request for images needs.
 
     Args:
         method: The model.
@@ -195,11 +196,6 @@ def check_drawn(method: "MTDiffusion", given: Collection[str], names: Sequence[s
     Raises:
         ValueError: naming the setting and what it must be.
     """
-    if "image" in given:
-        for name in names:
-            check_trained(method.extra(name).absent_share, f"absent_share of {name}", "reading it off an image")
-            check_trained(method.extra(name).weight, f"weight of {name}", "a head that reads it")
-        return
     if "image" not in names:
         raise ValueError(f"drawn is {list(names)}: expected image among them, extras are drawn with images")
     for extra in method.each():

@@ -28,13 +28,14 @@ from mmdiffusion.methods.checks import check_entries, check_times
 from mmdiffusion.methods.extras import Extra, ExtraModality, check_used
 from mmdiffusion.methods.joint_network import JointNetwork
 from mmdiffusion.methods.joint_predictor import JointPredictor
-from mmdiffusion.methods.joint_requests import Asked, check_drawn, check_joint, known_values
+from mmdiffusion.methods.joint_requests import Asked, check_joint, known_values
 from mmdiffusion.methods.space import State
 from mmdiffusion.nn.denoiser import Denoiser
-from mmdiffusion.nn.encoders import BackboneEncoder, Mean, Value
+from mmdiffusion.nn.encoders import Mean, Value
 from mmdiffusion.nn.heads import mean_of
 from mmdiffusion.nn.modalities import Image
 from mmdiffusion.nn.states import Told
+from mmdiffusion.nn.table_encoders import BackboneEncoder
 from mmdiffusion.seeding import SampleNoise
 from mmdiffusion.types import Batch, DataSpec, MaskedSpec
 
@@ -304,7 +305,7 @@ class MTDiffusion(Method):
         image, index = batch["image"], batch["index"]
         assert isinstance(image, Tensor)
         assert isinstance(index, Tensor)
-        check_drawn(self, ["image"], ["label"])
+        self.check_request(["image"], ["label"])
         return self.read(image, {}, ["label"], index)["label"]
 
     # Requests --------------------------------------------------------------------------------------------------
@@ -318,15 +319,10 @@ class MTDiffusion(Method):
         """Check that training covers the states that a request needs; see `Method`."""
         check_joint(self, given, drawn, Asked(guidance=guidance))
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Draw an image for the extras of each sample; the rest of the batch, its targets, stays unseen.
-
-        Raises:
-            ValueError: if the batch lacks one of them.
-        """
-        given = [name for name in self.givable if name != "image"]
-        check_entries(batch, given, "images that are drawn for it")
-        return self.sample({name: batch[name] for name in given}, seeds=[int(index) for index in batch["index"]])
+    @property
+    def predicted_for(self) -> tuple[str, ...]:
+        """Extras that can be given: an image is drawn for those of each sample."""
+        return tuple(name for name in self.givable if name != "image")
 
     def protocol(self) -> dict[str, Any]:
         """How samples are drawn and images read."""

@@ -4,19 +4,11 @@ from mmdiffusion.nn.alignment import AlignmentHead
 from mmdiffusion.nn.autoencoder import QuantisedAutoencoder
 from mmdiffusion.nn.conditioners import LabelConditioner
 from mmdiffusion.nn.denoiser import Denoised, Denoiser, Level
-from mmdiffusion.nn.encoders import (
-    BackboneEncoder,
-    Encoder,
-    IdentityEncoder,
-    NoEncoder,
-    OwnChannels,
-    OwnToken,
-    PaletteEncoder,
-    TableEncoder,
-)
+from mmdiffusion.nn.encoders import Encoder, IdentityEncoder, NoEncoder, OwnChannels, OwnToken, PaletteEncoder
 from mmdiffusion.nn.heads import Head, MiddleHead, OutputHead, OwnHead, TokensHead
 from mmdiffusion.nn.motion import MotionConditioner
 from mmdiffusion.nn.motion_reference import ReferenceMotionConditioner
+from mmdiffusion.nn.table_encoders import BackboneEncoder, TableEncoder
 from mmdiffusion.nn.text import TowerConditioner, WordConditioner
 
 __all__ = [

@@ -7,7 +7,8 @@ from mmdiffusion.metrics import ClassificationAccuracy, JudgedAccuracy
 from mmdiffusion.metrics.base import SampleMetric
 from tests.callbacks.measuring import CLASSIFIED, DRAWS, build_metrics, measure
 from tests.data.in_files import InFiles
-from tests.helpers import Oracle, PixelJudge
+from tests.helpers import Oracle, Pictures, PixelJudge, build_method
+from tests.methods.build_extras import build
 
 # Metrics -------------------------------------------------------------------------------------------------------
 
@@ -41,6 +42,22 @@ def test_a_metric_that_learns_from_a_split_in_files_is_refused_before_a_training
         callback.check(Oracle(), InFiles())
 
 
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (lambda: build_method(weight=0.0), "weight of label is 0: expected above 0 in training"),
+        (lambda: build_method(absent_share=0.0), "absent_share of label is 0: expected above 0 in training"),
+        (lambda: build("segmentation"), "drawn is 'label': expected image or segmentation from this model"),
+        (lambda: build_method(extras={}), "given is 'image': expected nothing from this model"),
+    ],
+)
+def test_a_label_that_the_method_cannot_read_is_refused_before_a_training(method, message):
+    with pytest.raises(
+        ValueError, match=f"metrics has {CLASSIFIED}, which has .* {message}.*; or leave the metric out"
+    ):
+        Evaluate([ClassificationAccuracy()], {}).check(method(), Pictures())
+
+
 def test_metrics_with_one_name_are_refused():
     metrics: list[SampleMetric] = [JudgedAccuracy(PixelJudge()), JudgedAccuracy(PixelJudge())]
     with pytest.raises(ValueError, match=r"metrics.*judged_accuracy\[pixel\]"):
@@ -63,5 +80,7 @@ def test_sizes_below_one_are_refused(setting):
 
 
 def test_an_unknown_modality_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"draws.conditional: given is 'lable': expected label from this model"):
+    with pytest.raises(
+        ValueError, match=r"draws.conditional: given is 'lable': expected image or label from this model"
+    ):
         measure(tmp_path, draws={"conditional": Draw(["lable"])})

@@ -172,7 +172,7 @@ def test_numbers_below_one_are_refused(setting):
 
 def test_an_unknown_modality_is_named_before_training(tmp_path):
     trainer = build_trainer(tmp_path, LogSamples({"wrong": Draw(["lable"])}), max_steps=1, limit_val_batches=0)
-    with pytest.raises(ValueError, match=r"draws.wrong: given is 'lable': expected label from this model"):
+    with pytest.raises(ValueError, match=r"draws.wrong: given is 'lable': expected image or label from this model"):
         trainer.fit(Oracle(), datamodule=Pictures())
     assert trainer.global_step == 0
 

@@ -95,6 +95,15 @@ def test_noise_of_validation_is_the_same_every_time(tmp_path):
     assert first not in method.draws["train"]
 
 
+@pytest.mark.parametrize("missing", ["image", "label", "index"])
+def test_a_batch_that_lacks_what_samples_are_drawn_for_is_named(missing):
+    batch = Pictures().rows("test", range(3))
+    assert set(Oracle().predict_step(batch, 0)) == {"image", "label", "index"}
+    del batch[missing]
+    with pytest.raises(ValueError, match=f"a batch has .*: expected {missing} as well, for samples that are drawn"):
+        Oracle().predict_step(batch, 0)
+
+
 def test_gradients_are_clipped_by_norm(tmp_path):
     method = Recorder()
     method.weight.data.fill_(3.0)

@@ -152,6 +152,11 @@ def test_what_a_batch_lacks_is_named():
         joint_bound(build("label", "feature"), {n: batch_of(2)[n] for n in ("label", "index")}, 3)
 
 
+def test_an_image_that_is_not_trained_is_refused():
+    with pytest.raises(ValueError, match="image_weight is 0: expected above 0 in training, for the image that Bound"):
+        check_hidden(build("label", image_weight=0.0))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -95,5 +95,7 @@ def test_a_modality_without_a_trained_head_is_not_drawn():
     settings = {"label": Extra(TableEncoder, MiddleHead, DRIFT, weight=0.0), "feature": SETTINGS["feature"]}
     method = build("label", "feature", settings=settings)
     assert set(method.sample({}, seeds=[0])) == {"image", "feature", "index"}
-    with pytest.raises(ValueError, match="drawn is 'label', whose weight is 0: expected above 0 in training"):
+    with pytest.raises(
+        ValueError, match="weight of label is 0: expected above 0 in training, for a head that draws it"
+    ):
         method.sample({}, seeds=[0], drawn=["image", "label"])

@@ -99,7 +99,7 @@ def test_validation_and_prediction_need_all(tmp_path):
     trainer = build_trainer(tmp_path)
     with pytest.raises(ValueError, match="a batch has index, image: expected label as well, for validation"):
         trainer.validate(build_method(), datamodule=Lacking("validate"), verbose=False)
-    with pytest.raises(ValueError, match="a batch has index, image: expected label as well, for images"):
+    with pytest.raises(ValueError, match="a batch has index, image: expected label as well, for samples"):
         trainer.predict(build_method(), datamodule=Lacking("predict"))
 
 

@@ -21,7 +21,12 @@ IMAGE = {"image": torch.zeros(1, 1, 8, 8)}
         ({}, Draw([], ["label"]), "drawn is .'label'.: expected image among them"),
         ({"absent_share": 0.0}, Draw([], ["image"]), "absent_share of label is 0: expected above 0"),
         ({"absent_share": 0.8}, Draw([], ["image", "label"]), "drawn has label, whose absent_share and shown_share"),
-        ({"weight": 0.0}, Draw([], ["image", "label"]), "drawn is 'label', whose weight is 0: expected above 0"),
+        (
+            {"absent_share": 0.0},
+            Draw(["image"], ["label"]),
+            "absent_share of label is 0: .*, for reading it off an image",
+        ),
+        ({"weight": 0.0}, Draw([], ["image", "label"]), "weight of label is 0: expected above 0"),
         ({"absent_share": 0.0, "guidance": 2.0}, Draw(["label"]), "absent_share of label is 0.* for guidance"),
         ({"weight": 0.0, "head_guidance": 1.0}, Draw(["label"]), "weight of label is 0.* for guidance by its head"),
     ],

@@ -30,7 +30,13 @@ ALL = [
     OwnChannels(FeatureSpec((5, 2, 2)), SHAPE),
     OwnToken(FeatureSpec((20,)), SHAPE),
 ]
-EACH = pytest.mark.parametrize("encoder", ALL, ids=lambda one: f"{type(one).__name__}-{type(one.spec).__name__}")
+
+
+def called(encoder):
+    return f"{type(encoder).__name__}-{type(encoder.spec).__name__}"
+
+
+EACH = pytest.mark.parametrize("encoder", ALL, ids=called)
 
 
 def normal(seed, *shape):
@@ -56,6 +62,19 @@ def test_certainty_stands_for_classes():
     assert torch.equal(as_mean(segmentation, SegmentationSpec(("a", "b", "c"), 2)).argmax(1), segmentation)
     numbers = normal(0, 2, 7)
     assert as_mean(numbers, VECTOR) is numbers
+
+
+@pytest.mark.parametrize("scale", [torch.nan, torch.inf, 0.0, -0.5])
+@pytest.mark.parametrize("encoder", [one for one in ALL if not isinstance(one, NoEncoder)], ids=called)
+def test_a_scale_that_is_no_size_is_named(encoder, scale):
+    kind = type(encoder)
+    with pytest.raises(ValueError, match=f"scale of {kind.__name__} is {scale}: expected above 0, and finite"):
+        kind(encoder.spec, SHAPE, scale=scale)
+
+
+def test_what_encodes_nothing_has_no_scale():
+    with pytest.raises(TypeError, match="scale"):
+        NoEncoder(LABEL, SHAPE, scale=2.0)
 
 
 # Tables --------------------------------------------------------------------------------------------------------
@@ -162,7 +181,10 @@ def test_a_token_s_numbers_come_back():
         ),
         (lambda: OwnChannels(LABEL, SHAPE), "OwnChannels has .*: expected a picture or map.*; take TableEncoder"),
         (lambda: BackboneEncoder(MAP, SHAPE), "BackboneEncoder has .*: expected a label"),
-        (lambda: BackboneEncoder(LABEL, SHAPE, time=0.0), "time is 0.0"),
+        (lambda: BackboneEncoder(LABEL, SHAPE, time=0.0), "time is 0.0, .*: expected above 0 up to 1"),
+        (lambda: BackboneEncoder(LABEL, SHAPE, time=torch.nan), "time is nan"),
+        (lambda: BackboneEncoder(LABEL, SHAPE, time=torch.inf), "time is inf"),
+        (lambda: BackboneEncoder(LABEL, SHAPE, every_n_steps=0), "every_n_steps is 0: expected .* at least 1"),
         (lambda: OwnToken(MAP, SHAPE), "OwnToken has .*: expected a vector of features"),
     ],
 )

@@ -9,14 +9,10 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from mmdiffusion.callbacks.bad_steps import SkipBadSteps
-from mmdiffusion.callbacks.bound import Bound
-from mmdiffusion.callbacks.compile import Compile
-from mmdiffusion.callbacks.draws import check_draws
+from mmdiffusion.callbacks.checked import CheckedCallback
 from mmdiffusion.callbacks.evaluate import Evaluate
 from mmdiffusion.callbacks.progress import StepProgress
 from mmdiffusion.callbacks.record import RunConfig, RunLogger
-from mmdiffusion.callbacks.samples import LogSamples
-from mmdiffusion.callbacks.start import StartFrom
 from mmdiffusion.changes import check_changes
 from mmdiffusion.checkpoints import CONFIG
 from mmdiffusion.data.base import DataModule
@@ -97,16 +93,8 @@ class MMDiffusionCLI(LightningCLI):
         if cache.folder is not None:
             self.datamodule = Prepared(self.datamodule, cache, self.model.encoders(), self.model.givable)
         for callback in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
-            if isinstance(callback, Evaluate):
-                callback.check(self.model, self.datamodule)
-            if isinstance(callback, Bound):
-                callback.check(self.model)
-            if isinstance(callback, LogSamples):
-                check_draws(callback.draws, self.model)
-            if isinstance(callback, StartFrom) and self.subcommand == "fit":
-                callback.check(self.model)
-            if isinstance(callback, Compile) and self.subcommand == "fit":
-                callback.check(self.trainer, self.model)
+            if isinstance(callback, CheckedCallback) and callback.is_checked_in(self.subcommand):
+                callback.check(self.trainer, self.model, self.datamodule)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a run's own config built its model, Lightning would read it a second time from the checkpoint."""

@@ -14,6 +14,7 @@ import torch
 from lightning import LightningModule, Trainer
 
 from mmdiffusion.__main__ import main
+from mmdiffusion.callbacks.checked import CheckedCallback
 from mmdiffusion.data.base import Arrays, DataModule
 from mmdiffusion.diffusion import CosineSchedule, SaturatingDrift
 from mmdiffusion.experiment import MMDiffusionCLI
@@ -159,6 +160,11 @@ QUIET: dict[str, Any] = {
 }
 
 
+def check(callback: CheckedCallback, method: LightningModule, data: DataModule | None = None) -> None:
+    """Check a callback as the command line does."""
+    callback.check(Trainer(**QUIET), method, data)
+
+
 def build_trainer(folder: Path, *callbacks: Any, **settings: Any) -> Trainer:
     defaults = QUIET | {"enable_checkpointing": False, "default_root_dir": folder, "callbacks": list(callbacks)}
     return Trainer(**defaults | settings)
@@ -214,6 +220,20 @@ CONFIG: Any = {
     },
     "data": {"class_path": "Digits", "init_args": {"batch_size": 16}},
 }
+
+
+def assert_clear(err: str, *words: str) -> None:
+    """One short message with these words, and nothing a newcomer has to read past."""
+    message = err[err.find("mmdiffusion: error:") :]
+    assert message.startswith("mmdiffusion: error:"), err
+    for word in words:
+        assert word in message
+    assert "Traceback" not in err
+    assert "Namespace(" not in err
+    assert "NestedArg" not in err
+    assert "Union subtypes" not in err
+    assert len(message) < 400
+    assert message.count("\n") <= 5
 
 
 def write_config(path: Path, config: Any = CONFIG) -> Path:

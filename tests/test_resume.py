@@ -11,9 +11,8 @@ import yaml
 from filelock import FileLock
 from lightning import Callback
 
-from tests.helpers import CONFIG, command, fit_run, write_config
+from tests.helpers import CONFIG, assert_clear, command, fit_run, write_config
 from tests.resuming import Fit, differences, run_two
-from tests.test_cli import assert_clear
 
 EPOCHS = {"max_steps": -1, "max_epochs": 3}
 """The trainer then asks for the length of the data, and so for its loader, before it knows where to go on."""

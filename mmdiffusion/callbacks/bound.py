@@ -3,10 +3,11 @@
 import math
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from mmdiffusion.callbacks.checked import CheckedCallback
 from mmdiffusion.callbacks.draws import num_within
 from mmdiffusion.callbacks.table import Figures, report
 from mmdiffusion.data.base import DataModule, Split
@@ -17,7 +18,7 @@ OF_IMAGE = ["prior", *(f"diffusion_t{i + 1}" for i in range(NUM_QUARTERS)), "dec
 """L0, L1 by quarter of the time, L3, and their sum."""
 
 
-class Bound(Callback):
+class Bound(CheckedCallback):
     """Measures the variational bound of MT-Diffusion with all its extras hidden: `validate` and `test` print it.
 
     In nats a sample and in bits per number of the image: `prior` (L0), `diffusion_t1` to `diffusion_t4` (L1 by quarter
@@ -36,15 +37,8 @@ class Bound(Callback):
             raise ValueError(f"num_strata is {num_strata}, batch_size is {batch_size}: expected at least 1 of each")
         self.num_strata, self.batch_size = num_strata, batch_size
 
-    def check(self, method: LightningModule) -> None:
-        """Check that a method has such a bound, before anything is written.
-
-        Args:
-            method: Is to be measured.
-
-        Raises:
-            ValueError: naming what has no bound, or the setting.
-        """
+    def check(self, trainer: Trainer, method: LightningModule, data: DataModule | None) -> None:
+        """Check that a method has such a bound; see `CheckedCallback`."""
         if not isinstance(method, MTDiffusion):
             raise ValueError(f"Bound has {type(method).__name__}: expected MTDiffusion; leave Bound out of this run")
         if not method.codec.is_plain:
@@ -54,10 +48,6 @@ class Bound(Callback):
             )
         check_hidden(method)
         list(strata(method.diffusion.num_steps, self.num_strata))
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that the method has such a bound."""
-        self.check(pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure on the validation split, where validation is all that was asked for."""

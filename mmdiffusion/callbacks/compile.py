@@ -5,33 +5,29 @@ import shutil
 import sys
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 
+from mmdiffusion.callbacks.checked import CheckedCallback
+from mmdiffusion.data.base import DataModule
 from mmdiffusion.nn.denoiser import Denoiser
 from mmdiffusion.sharding import Shards
 from mmdiffusion.types import Batch
 
 
-class Compile(Callback):
+class Compile(CheckedCallback):
     """Compiles the denoiser in place, for training steps alone.
 
     The names of its weights stay. Validation, samples and tests run as they are written: each of them calls the
     denoiser in its own ways, and every way would be compiled for itself.
     """
 
-    def check(self, trainer: Trainer, module: LightningModule) -> None:
-        """Check that there is something to compile, and a compiler.
+    fit_only = True
 
-        Args:
-            trainer: Says where training runs.
-            module: What trains.
-
-        Raises:
-            ValueError: if one of them is missing.
-        """
-        if not denoisers(module):
+    def check(self, trainer: Trainer, method: LightningModule, data: DataModule | None) -> None:
+        """Check that there is something to compile, and a compiler; see `CheckedCallback`."""
+        if not denoisers(method):
             raise ValueError(
-                f"the callback Compile is set, but {type(module).__name__} has no Denoiser: expected one to compile; "
+                f"the callback Compile is set, but {type(method).__name__} has no Denoiser: expected one to compile; "
                 "leave the callback out"
             )
         if isinstance(trainer.strategy, Shards):
@@ -43,9 +39,9 @@ class Compile(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Compile before processes and precision are set up around the model."""
+        super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
-        self.check(trainer, pl_module)
         for denoiser in denoisers(pl_module):
             denoiser.compile()
         torch.compiler.set_stance("force_eager")

@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from mmdiffusion.callbacks import recognise
+from mmdiffusion.callbacks.checked import CheckedCallback
 from mmdiffusion.callbacks.column import Column, inputs
 from mmdiffusion.callbacks.controls import Control, check_controls, readers
 from mmdiffusion.callbacks.draws import Conditions, Draw, check_draws, draw_samples, num_within
@@ -25,7 +26,7 @@ COLUMNS = ("classify", "real", "shuffled", *recognise.COLUMNS)
 """Columns of the table beside those of draws and controls."""
 
 
-class Evaluate(Callback):
+class Evaluate(CheckedCallback):
     """Measures a method: samples of every kind, classification, and the real data beside them.
 
     `test` measures on the test split and writes `metrics.json`; `validate` does the same on the validation split, to
@@ -74,18 +75,15 @@ class Evaluate(Callback):
                     raise ValueError(f"{field} has the name {name}: expected another, it is a column of its own")
                 taken.append(name)
 
-    def check(self, method: LightningModule, data: DataModule) -> None:
-        """Check what is to be drawn and made, before a training rather than after it.
-
-        Args:
-            method: Is to draw.
-            data: Conditions and real data.
+    def check(self, trainer: Trainer, method: LightningModule, data: DataModule | None) -> None:
+        """Check what is to be drawn, made and measured, before a training rather than after it; see `CheckedCallback`.
 
         Raises:
-            ValueError: naming the draw or control, and what method or data lack.
+            ValueError: naming the draw, control or metric, and what method or data lack.
         """
         check_draws(self.draws, method)
         assert isinstance(method, Method)
+        assert isinstance(data, DataModule)
         check_controls(self.controls, self.metrics, data, method.givable)
         recognise.check(self.metrics, method)
         for metric in self.metrics:
@@ -98,10 +96,6 @@ class Evaluate(Callback):
                 fit_values(metric, data)
             if has_reference(metric):
                 check_statistics(metric, data, is_fitted=False)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check what is to be drawn and made."""
-        self.check(pl_module, trainer.datamodule)  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure on the validation split, where validation is all that was asked for."""

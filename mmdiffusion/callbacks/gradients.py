@@ -4,15 +4,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
+from mmdiffusion.callbacks.checked import CheckedCallback
+from mmdiffusion.data.base import DataModule
 from mmdiffusion.methods.base import Method
 from mmdiffusion.sharding import Shards
 from mmdiffusion.types import Batch
 
 
-class GradientShare(Callback):
+class GradientShare(CheckedCallback):
     """Logs |gradient of a term with its weight| / |gradient of the loss|, as `gradient/<term>`.
 
     A term counts as it enters the loss (`Method.weighed`), however it is logged: one with weight 0 has the share 0.
@@ -26,19 +28,17 @@ class GradientShare(Callback):
         every_n_steps: Batches between two measurements, each of which costs about one step.
     """
 
+    fit_only = True
+
     def __init__(self, terms: list[str], every_n_steps: int = 100) -> None:
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps is {every_n_steps}: expected at least 1")
         self.terms = terms
         self.every_n_steps = every_n_steps
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that gradients can be taken.
-
-        Raises:
-            ValueError: if the weights are parted among processes.
-        """
-        if stage == "fit" and isinstance(trainer.strategy, Shards):
+    def check(self, trainer: Trainer, method: LightningModule, data: DataModule | None) -> None:
+        """Check that gradients can be taken, which need whole weights; see `CheckedCallback`."""
+        if isinstance(trainer.strategy, Shards):
             raise ValueError(
                 "the callback GradientShare is set, strategy is Shards: expected whole weights, whose gradients it "
                 "compares; leave it out, or train with configs/overlays/ddp.yaml"

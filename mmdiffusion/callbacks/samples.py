@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
+from mmdiffusion.callbacks.checked import CheckedCallback
 from mmdiffusion.callbacks.draws import Conditions, Draw, check_draws, draw_samples, num_within
 from mmdiffusion.callbacks.shown import shown
 from mmdiffusion.codecs import SymbolicMusic, write_midi, write_wav
@@ -21,7 +22,7 @@ GRID_PIXELS = 640
 """Side of a picture of many samples, at most."""
 
 
-class LogSamples(Callback):
+class LogSamples(CheckedCallback):
     """Writes samples into the run's `samples/` while it trains, and each sample into files of its own in `predict`.
 
     Pictures come in grids: with a given label one column a class, if there are as many samples as classes, with a drawn
@@ -64,9 +65,9 @@ class LogSamples(Callback):
         """
         self._last_step = state_dict["last_step"]
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check what is to be drawn."""
-        check_draws(self.draws, pl_module)
+    def check(self, trainer: Trainer, method: LightningModule, data: DataModule | None) -> None:
+        """Check what is to be drawn; see `CheckedCallback`."""
+        check_draws(self.draws, method)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write grids when enough steps have passed since the last; averaged weights are still in place here."""

@@ -1,13 +1,15 @@
 """StartFrom: a training that starts from what another run learned."""
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from mmdiffusion.callbacks.checked import CheckedCallback
 from mmdiffusion.checkpoints import checkpoint_of, read_checkpoint
+from mmdiffusion.data.base import DataModule
 
 
-class StartFrom(Callback):
+class StartFrom(CheckedCallback):
     """Starts a training with the averaged weights of another run, such as one task of a joint model.
 
     The two configurations may differ in shares, weights, data and length, not in what has weights. A training that is
@@ -17,16 +19,14 @@ class StartFrom(Callback):
         path: Run folder, one of its checkpoints, or its export.
     """
 
+    fit_only = True
+
     def __init__(self, path: str) -> None:
         self.path = path
         self._weights: dict[str, Tensor] | None = None
 
-    def check(self, method: LightningModule) -> None:
-        """Find a missing or unfitting run before anything is written; what is read is kept until it is in place.
-
-        Raises:
-            ValueError: if there is no run, or its weights do not fit.
-        """
+    def check(self, trainer: Trainer, method: LightningModule, data: DataModule | None) -> None:
+        """Find a missing or unfitting run; what is read is kept until it is in place. See `CheckedCallback`."""
         self._weights = self._read(method)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -10,7 +10,7 @@ from mmdiffusion.data import Dance, Digits
 from mmdiffusion.methods.base import Method
 from mmdiffusion.metrics import BeatFMeasure, JudgedAccuracy, OnsetPeaks, TokenJudge
 from mmdiffusion.metrics.base import SampleMetric
-from tests.helpers import Oracle, Pictures, PixelJudge, build_trainer
+from tests.helpers import Oracle, Pictures, PixelJudge, build_trainer, check
 
 RATE = 22050
 DRAWS = {"dance": Draw(["motion", "label"])}
@@ -208,28 +208,28 @@ def test_a_control_with_the_name_of_another_column_is_refused(name):
         Evaluate([beats()], DRAWS, controls={name: ClickTrack()})
 
 
-def check(data, control, *metrics):
-    Evaluate(list(metrics), DRAWS, controls={"clicks": control}).check(Silent(), data)
+def check_control(data, control, *metrics):
+    check(Evaluate(list(metrics), DRAWS, controls={"clicks": control}), Silent(), data)
 
 
 def test_what_the_data_cannot_give_is_named(data):
     without = Dance(num_train=5, seconds=2.0)
     with pytest.raises(ValueError, match=r"controls.clicks: Dance has motion, label, .*expects data with music.*audio"):
-        check(without, ClickTrack(), beats())
+        check_control(without, ClickTrack(), beats())
     with pytest.raises(
         ValueError, match=r"controls.clicks: beats_per_minute is 10: its first click .*the 2 s.*above 15"
     ):
-        check(data, ClickTrack(10), beats())
+        check_control(data, ClickTrack(10), beats())
 
 
 def test_a_control_that_no_metric_reads_is_named(data):
     with pytest.raises(
         ValueError, match=r"controls\.clicks makes music, which no metric reads: expected one that does"
     ):
-        check(data, ClickTrack(), JudgedAccuracy(TokenJudge(), "music_tokens"))
+        check_control(data, ClickTrack(), JudgedAccuracy(TokenJudge(), "music_tokens"))
     without = Dance(num_train=5, seconds=2.0)
     with pytest.raises(ValueError, match=r"controls\.clicks makes music_tokens and music, which no metric reads"):
-        check(without, AnotherPiece(), beats())  # it compares with the true music, which these data do not hold
+        check_control(without, AnotherPiece(), beats())  # it compares with the true music, which these data do not hold
 
 
 @pytest.mark.parametrize("call", ["fit", "test"])

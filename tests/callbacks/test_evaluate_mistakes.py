@@ -7,7 +7,7 @@ from mmdiffusion.metrics import ClassificationAccuracy, JudgedAccuracy
 from mmdiffusion.metrics.base import SampleMetric
 from tests.callbacks.measuring import CLASSIFIED, DRAWS, build_metrics, measure
 from tests.data.in_files import InFiles
-from tests.helpers import Oracle, Pictures, PixelJudge, build_method
+from tests.helpers import Oracle, Pictures, PixelJudge, build_method, check
 from tests.methods.build_extras import build
 
 # Metrics -------------------------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ def test_an_entry_that_the_training_split_lacks_is_named(tmp_path):
 def test_a_metric_that_learns_from_a_split_in_files_is_refused_before_a_training():
     callback = Evaluate([JudgedAccuracy(PixelJudge())], DRAWS)
     with pytest.raises(ValueError, match=r"judged_accuracy\[pixel\] learns from image and label.*pretrained"):
-        callback.check(Oracle(), InFiles())
+        check(callback, Oracle(), InFiles())
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_label_that_the_method_cannot_read_is_refused_before_a_training(method
     with pytest.raises(
         ValueError, match=f"metrics has {CLASSIFIED}, which has .* {message}.*; or leave the metric out"
     ):
-        Evaluate([ClassificationAccuracy()], {}).check(method(), Pictures())
+        check(Evaluate([ClassificationAccuracy()], {}), method(), Pictures())
 
 
 def test_metrics_with_one_name_are_refused():

@@ -15,7 +15,7 @@ from mmdiffusion.data.encoding import Processes
 from mmdiffusion.metrics import FrechetDistance, Reference, SmallClassifier
 from mmdiffusion.metrics.reference import read_statistics
 from tests.data.in_files import InFiles
-from tests.helpers import Oracle, Pictures, build_trainer
+from tests.helpers import Oracle, Pictures, build_trainer, check
 from tests.metrics.test_reference import Means
 
 
@@ -166,7 +166,7 @@ def test_random_crops_are_refused_in_references_and_accepted_in_a_training(tmp_p
 
 def test_missing_statistics_are_named_before_a_training(tmp_path):
     with pytest.raises(ValueError, match=r"reference\.path is .*: no such file; compute it with `mmdiffusion prepare"):
-        Evaluate([build(tmp_path / "a")], {"joint": Draw([])}).check(Oracle(), Pictures())
+        check(Evaluate([build(tmp_path / "a")], {"joint": Draw([])}), Oracle(), Pictures())
 
 
 def test_an_extractor_that_is_yet_to_learn_is_compared_later(tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from mmdiffusion import load
 from mmdiffusion.callbacks import EMA, LastCheckpoint, StartFrom, start
-from tests.helpers import Pictures, build_method, build_trainer, fit_run, weights
+from tests.helpers import Pictures, build_method, build_trainer, check, fit_run, weights
 
 
 def fitted(folder, *callbacks, method, steps=2, **options):
@@ -61,7 +61,7 @@ def test_a_run_is_read_once(run, tmp_path, monkeypatch):
     read, paths = start.read_checkpoint, []
     monkeypatch.setattr(start, "read_checkpoint", lambda path: paths.append(path) or read(path))
     callback, method = StartFrom(str(run)), other_than(run)
-    callback.check(method)
+    check(callback, method)
     callback.setup(build_trainer(tmp_path), method, "fit")
     other = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert paths == [run / "checkpoints" / "last.ckpt"]

@@ -15,16 +15,18 @@ from benchmarks.peers.table import Row, ratios
 
 NEEDS = ()
 CONFIG, LINES = "configs/mt_diffusion/digits.yaml", 2
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 STEPS = {128: 60, 512: 20}
 """Steps of a training by batch: that of the configuration, and one whose steps cost much more than an empty one."""
 MAX_ROUNDS = 5
 """Every round starts three processes, which takes longer than what is measured."""
 
 
-def rate(batch: int, num_processes: int) -> float:
+def rate(precision: str, batch: int, num_processes: int) -> float:
     """Samples a second of all processes.
 
     Args:
+        precision: The trainer's.
         batch: Samples of a step, of all processes.
         num_processes: How many share the batch.
     """
@@ -32,6 +34,7 @@ def rate(batch: int, num_processes: int) -> float:
         "trainer.accelerator": "cpu",
         "trainer.devices": num_processes,
         "trainer.strategy": "ddp" if num_processes > 1 else "auto",
+        "trainer.precision": precision,
         "trainer.max_steps": STEPS[batch],
         "trainer.limit_val_batches": 0,
         "trainer.log_every_n_steps": STEPS[batch] // LINES,
@@ -55,17 +58,19 @@ def measure(rounds: int) -> list[Row]:
     Args:
         rounds: Rounds that count, at most `MAX_ROUNDS`.
     """
-    return [row(batch, min(rounds, MAX_ROUNDS)) for batch in STEPS]
+    return [row(name, batch, min(rounds, MAX_ROUNDS)) for name in PRECISIONS for batch in STEPS]
 
 
-def row(batch: int, rounds: int) -> Row:
+def row(name: str, batch: int, rounds: int) -> Row:
     """One row of the table.
 
     Args:
+        name: Of the precision.
         batch: Samples of a step, of all processes.
         rounds: Rounds that count.
     """
-    one, two = zip(*((rate(batch, 1), rate(batch, 2)) for _ in range(rounds)), strict=True)
+    precision = PRECISIONS[name]
+    one, two = zip(*((rate(precision, batch, 1), rate(precision, batch, 2)) for _ in range(rounds)), strict=True)
     told = [f"{statistics.median(each):.0f} samples/s" for each in (two, one)]
-    bar = f"two processes x one thread, digits, batch {batch} in all: samples/s over one process's"
+    bar = f"two processes x one thread, digits, {name}, batch {batch} in all: samples/s over one process's"
     return Row(bar, 1.8, True, ratios(two, one), told[0], told[1])

@@ -17,7 +17,6 @@ import mmdiffusion.diffusion
 import mmdiffusion.methods
 import mmdiffusion.metrics
 import mmdiffusion.nn
-from mmdiffusion.callbacks.signals import EXIT_STATUS, Stopped
 from mmdiffusion.checkpoints import CONFIG
 from mmdiffusion.experiment import COMMANDS, MMDiffusionCLI, PrepareCLI
 from mmdiffusion.export import export
@@ -29,6 +28,7 @@ from mmdiffusion.runs import (
     existing_run,
     new_run,
 )
+from mmdiffusion.signals import EXIT_STATUS, Stopped
 from mmdiffusion.usage import USAGE
 
 HANDED_ON = {"export": export, "report": report}

@@ -11,10 +11,10 @@ import torch
 from lightning import Callback
 
 from mmdiffusion.callbacks import EMA, LastCheckpoint
-from mmdiffusion.callbacks.signals import Stopped
 from mmdiffusion.data.files import FileDataModule, Files
 from mmdiffusion.methods import Contrast, InterNegatives
 from mmdiffusion.optimizers import MuonAdamW
+from mmdiffusion.signals import Stopped
 from tests.helpers import ROOT, SPEC, build_method, build_trainer
 from tests.methods import build_diffdis
 from tests.methods.test_cdcd import build as build_cdcd

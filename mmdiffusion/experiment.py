@@ -27,6 +27,7 @@ from mmdiffusion.resuming import check_format
 from mmdiffusion.runs import (
     check_checkpoint,
     check_unfinished,
+    listed,
 )
 from mmdiffusion.types import DataSpec
 
@@ -138,13 +139,6 @@ def guarded(callbacks: list[Any]) -> list[Any]:
     """Callbacks, with a guard against bad steps where none is configured."""
     has_guard = any(isinstance(callback, SkipBadSteps) for callback in callbacks)
     return callbacks if has_guard else [SkipBadSteps(), *callbacks]
-
-
-def listed(setting: Any) -> list[Any]:
-    """One object, several or none, as the trainer takes them: as a list."""
-    if setting is None:
-        return []
-    return setting if isinstance(setting, list) else [setting]
 
 
 class PrepareCLI(MMDiffusionCLI):

@@ -2,10 +2,14 @@
 
 import re
 import sys
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch.cli import instantiate_module
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
@@ -13,6 +17,9 @@ import mmdiffusion.methods  # noqa: F401  its methods are those that can be load
 from mmdiffusion.checkpoints import CHECKPOINT, CONFIG, checkpoint_of, newest_whole, read_checkpoint
 from mmdiffusion.methods.base import Method
 from mmdiffusion.resuming import check_format, set_aside
+
+DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+"""How a class or function is named in settings."""
 
 
 def new_run(run: str | None, config: str | None) -> Path:
@@ -136,6 +143,46 @@ def method_class(class_path: str) -> type[Method] | None:
     return found if isinstance(found, type) and issubclass(found, Method) else None
 
 
+def listed(setting: Any) -> list[Any]:
+    """One object, several or none, as the trainer takes them: as a list."""
+    if setting is None:
+        return []
+    return setting if isinstance(setting, list) else [setting]
+
+
+def unknown(settings: Any) -> Iterator[str]:
+    """Classes and functions in the settings of a method for which something would be imported that is not yet.
+
+    Args:
+        settings: Nested dictionaries and lists; what stands under `path` is a file.
+    """
+    if isinstance(settings, dict):
+        settings = [value for name, value in settings.items() if name != "path"]
+    if isinstance(settings, list | tuple):
+        for value in settings:
+            yield from unknown(value)
+    elif isinstance(settings, str) and DOTTED.fullmatch(settings):
+        package = settings.partition(".")[0]
+        if package not in sys.modules and find_spec(package) is not None:
+            yield settings
+
+
+def import_own(folder: Path) -> None:
+    """Import what the settings of a run name, as its training did: whose run it is, trusts its classes.
+
+    Args:
+        folder: The run.
+
+    Raises:
+        ValueError: if a module cannot be imported.
+    """
+    for name in list(unknown(yaml.safe_load((folder / CONFIG).read_text())["model"])):
+        try:
+            import_module(name.rpartition(".")[0])
+        except ImportError as error:
+            raise ValueError(f"{folder / CONFIG}: {name} cannot be imported, {error}; set PYTHONPATH") from error
+
+
 def load_method(path: str | Path) -> Method:
     """Rebuild a trained method; see `mmdiffusion.load`."""
     checkpoint = checkpoint_of(path)
@@ -146,6 +193,10 @@ def load_method(path: str | Path) -> Method:
         raise ValueError(
             f"checkpoint {checkpoint}: no method {settings['_class_path']} is imported; import its module first"
         )
+    foreign = next(unknown(settings), None)
+    if foreign is not None:
+        package = foreign.partition(".")[0]
+        raise ValueError(f"checkpoint {checkpoint}: {foreign} is of {package}, which is not imported; import it first")
     try:
         with torch.random.fork_rng(devices=[]):  # fresh weights are drawn before the trained ones replace them
             method = instantiate_module(kind, settings)

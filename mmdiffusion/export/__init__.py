@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmdiffusion.checkpoints import read_checkpoint, write_export
 from mmdiffusion.export.card import model_card
-from mmdiffusion.runs import CONFIG, existing_run, load_method
+from mmdiffusion.runs import CONFIG, existing_run, import_own, load_method
 
 CARD = "README.md"
 
@@ -30,6 +30,7 @@ def export(run: str, to: str | None = None) -> Path:
     folder = source / "export" if to is None else Path(to)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ValueError(f"--to is {folder}: it exists, and an export is never overwritten; give another folder")
+    import_own(source)
     method, contents = load_method(checkpoint), read_checkpoint(checkpoint)
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of an export that was interrupted

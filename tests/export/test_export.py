@@ -127,6 +127,20 @@ def test_tensors_that_share_memory_are_written(folder, tmp_path):
     assert torch.equal(load_file(tmp_path / "model.safetensors")["c"], table.T)
 
 
+def test_a_single_callback_is_none_too_few(folder, tmp_path):
+    """A configuration may name one callback without a list, and its run is made something of like any other."""
+    run = tmp_path / "run"
+    shutil.copytree(folder / "digits", run, ignore=shutil.ignore_patterns("export"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["trainer"]["callbacks"] = config["trainer"]["callbacks"][2]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    for name in ("export", "report"):
+        status, _, error = command(name, "--run", run)
+        assert status == 0, error
+    assert "From noise" in (run / "report.html").read_text()
+    assert mmdiffusion.load(run / "export").steps == 3
+
+
 # Mistakes ------------------------------------------------------------------------------------------------------
 
 

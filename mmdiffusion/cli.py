@@ -163,7 +163,7 @@ def main() -> None:
             return  # one process says so: launchers take a second for a crash, and kill the first
         sys.stderr.write(f"mmdiffusion: {stop}\n")
         sys.exit(EXIT_STATUS)
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         message = failure(str(error))
         if message is None:
             raise

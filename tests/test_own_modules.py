@@ -1,4 +1,4 @@
-"""Classes of a user's own: commands about a run import what its settings name; what is loaded from elsewhere does not."""
+"""Classes of a user's own: commands about a run import what its settings name; loading a checkpoint does not."""
 
 import json
 import re

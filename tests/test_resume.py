@@ -4,6 +4,7 @@ import csv
 import logging
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -179,6 +180,15 @@ def test_a_run_without_a_checkpoint_starts_again(runs, tmp_path):
     status, _, err = command("fit", "--run", run)
     assert status == 0, err
     assert curve(run) == curve(runs[0])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
+def test_a_full_disk_ends_the_training_with_a_message_also_where_the_curve_is_written(runs, tmp_path):
+    run = changed(runs[0], tmp_path, lambda contents: None)
+    (run / "metrics.csv").symlink_to("/dev/full")
+    status, _, err = command("fit", "--run", run, "--trainer.max_steps", "5")
+    assert status == 1
+    assert_clear(err, "no room on the disk", "No space left on device", f"`mmdiffusion fit --run {run}` goes on")
 
 
 def test_one_process_trains_in_a_folder(runs, tmp_path, monkeypatch):

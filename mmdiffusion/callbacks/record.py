@@ -3,6 +3,7 @@
 import csv
 import os
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from lightning import LightningModule, Trainer
@@ -101,13 +102,15 @@ class Curve(ExperimentWriter):
         """Nothing: Lightning's would delete what is there."""
 
 
-def is_before(row: dict[str, str], first_step: int) -> bool:
+def is_before(row: dict[str, Any], first_step: int) -> bool:
     """Whether a row of the curve was logged before a training of so many steps went on.
 
     Args:
         row: By column; steps are counted from 0.
         first_step: Steps taken: a validation after the last of them is made again.
     """
+    if None in row.values():
+        return False  # the last line, of which a crash or a full disk has left a part
     step = int(row["step"])
     is_validation = any(value for name, value in row.items() if name.startswith("val/"))
     return step < first_step - is_validation

@@ -13,12 +13,12 @@ from filelock import FileLock
 from lightning import Callback
 
 from tests.helpers import CONFIG, command, fit_run, write_config
-from tests.resuming import Fit, differences, run_two
+from tests.resuming import METHODS, Fit, differences, run_two
 from tests.test_cli import assert_clear
 
 EPOCHS = {"max_steps": -1, "max_epochs": 3}
 """The trainer then asks for the length of the data, and so for its loader, before it knows where to go on."""
-ACCUMULATED = {"accumulate_grad_batches": 2, "max_steps": 7}
+ACCUMULATED = {"accumulate_grad_batches": 2, "max_steps": 7, "gradient_clip_val": 0.1}
 
 
 # In one process ------------------------------------------------------------------------------------------------
@@ -32,6 +32,7 @@ ACCUMULATED = {"accumulate_grad_batches": 2, "max_steps": 7}
         ("cdcd", 0, {}),
         ("cdcd", 2, EPOCHS),
         ("diffdis", 0, {"limit_train_batches": 3}),
+        ("vq_autoencoder", 2, ACCUMULATED),
     ],
 )
 def test_stopped_and_gone_on_equals_never_stopped(tmp_path, name, num_workers, settings):
@@ -62,7 +63,7 @@ def two(tmp_path_factory):
     return found, [process.returncode for process in processes], errors
 
 
-@pytest.mark.parametrize("name", ["mt_diffusion", "cdcd", "diffdis"])
+@pytest.mark.parametrize("name", METHODS)
 def test_two_processes_go_on_as_one_training(two, name):
     for found in two[0]:
         assert found[name]["losses"]

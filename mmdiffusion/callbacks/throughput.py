@@ -9,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmdiffusion.callbacks.gradients import GradientShare
 from mmdiffusion.nn.denoiser import Denoiser
 from mmdiffusion.types import Batch
 
@@ -17,8 +18,8 @@ class Throughput(Callback):
     """Logs samples and denoiser tokens a second, of all processes together, with each line of the training's log.
 
     The clock is read where the trainer logs, which reads the losses anyway: no step waits for the device. What happens
-    between trainings' steps, validation and sampling, is left out; the first line leaves out the first step, which
-    compiles and warms up.
+    between trainings' steps, validation and sampling, is left out; the first line leaves out the step that compiles and
+    warms up: the first, or the second where the operations of the first are counted, which is not compiled for that.
 
     Args:
         peak_flops: Operations a second that one device can do at the training's precision, such as 989e12 of an H100
@@ -39,6 +40,19 @@ class Throughput(Callback):
         self._num_samples, self._num_batches, self._seconds = 0, 0, 0.0
         self._since: float | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that nothing but the step is counted.
+
+        Raises:
+            ValueError: if a callback that computes losses of its own comes later, and so after the count has begun.
+        """
+        later = trainer.callbacks[trainer.callbacks.index(self) :]  # pyright: ignore[reportAttributeAccessIssue]
+        if self.peak_flops is not None and any(isinstance(callback, GradientShare) for callback in later):
+            raise ValueError(
+                f"peak_flops is {self.peak_flops}, and GradientShare comes after Throughput: expected it before, as its "
+                "operations would count as those of the step; put Throughput last among the callbacks"
+            )
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start without a past."""
         self._forget()
@@ -55,6 +69,7 @@ class Throughput(Callback):
         if self._counter is not None and not self._flops:
             self._counting.close()
             self._flops = self._counter.get_total_flops()
+            return
         if self._since is None:  # the first step since the start or a break: from here on it is timed
             self._since = perf_counter()
             return

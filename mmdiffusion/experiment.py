@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from lightning import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 
 from mmdiffusion.callbacks.bad_steps import SkipBadSteps
 from mmdiffusion.callbacks.compile import Compile
@@ -72,8 +72,8 @@ class MMDiffusionCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse a checkpoint of another method, and a run that is finished or another, before anything is built."""
         checkpoint, trainer = self._get(self.config, "ckpt_path"), self._get(self.config, "trainer")
-        if self.goes_on and rank_zero_only.rank == 0:  # pyright: ignore[reportFunctionMemberAccess]
-            self._compare()
+        if self.goes_on:
+            self._compare()  # in each process: one that was refused alone would leave the others waiting
         if checkpoint is None:
             return
         contents = check_checkpoint(checkpoint, self._get(self.config, "model").class_path)

@@ -25,7 +25,8 @@ DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 def new_run(run: str | None, config: str | None) -> Path:
     """Folder of a new run; it is not created.
 
-    The first of several processes chooses, the others are told: by then the folder may exist.
+    The first of several processes chooses, the others are told. All look, before any of them makes it: one that was
+    refused alone would leave the others waiting.
 
     Args:
         run: Folder asked for; `None` takes the next free `runs/<experiment>/<n>`.
@@ -34,10 +35,8 @@ def new_run(run: str | None, config: str | None) -> Path:
     Raises:
         ValueError: if the folder exists and is not empty, or a further process is not told which it is.
     """
-    if rank_zero_only.rank != 0:  # pyright: ignore[reportFunctionMemberAccess]
-        if run is None:
-            raise ValueError("--run is missing: processes started by torchrun or srun must be told their common folder")
-        return Path(run)
+    if run is None and rank_zero_only.rank != 0:  # pyright: ignore[reportFunctionMemberAccess]
+        raise ValueError("--run is missing: processes started by torchrun or srun must be told their common folder")
     if run is not None:
         path = Path(run)
         if path.is_file() or (path.is_dir() and any(path.iterdir())):

@@ -164,14 +164,16 @@ def test_a_control_is_shared_among_processes(folder, run):
     settings |= {"controls": {"shown": {"class_path": "control.Shown"}}}
     config = {"trainer": {"callbacks": [{"class_path": "Evaluate", "init_args": settings}]}}
     write_config(folder / "control.yaml", config)
+    odd = ("--data.init_args.eval_batch_size", "31", "--trainer.limit_test_batches", "1")
     figures = []
     for devices in (TWO, ()):
-        call(folder, "test", "--run", run, "-c", "control.yaml", *devices)
+        call(folder, "test", "--run", run, "-c", "control.yaml", *odd, *devices)
         figures.append(json.loads((run / "metrics.json").read_text()))
     assert figures[0] == figures[1]
     shown = figures[0]["judged_accuracy[digits-svm]"]["shown"]
     assert shown["num_samples"] == 31
     assert 0.4 < shown["value"] < 0.7
+    assert figures[0]["judged_accuracy[digits-svm]"]["real"]["num_samples"] == 31
 
 
 def test_a_process_without_samples_waits_for_no_one(folder, run):
@@ -202,7 +204,9 @@ def test_samples_of_two_processes_equal_those_of_one(folder, run):
 
 def test_further_processes_are_told_the_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(rank_zero_only, "rank", 1)
-    (tmp_path / "config.yaml").touch()
     assert new_run(str(tmp_path), None) == tmp_path
+    (tmp_path / "other").touch()
+    with pytest.raises(ValueError, match="it exists, and a run is never overwritten"):
+        new_run(str(tmp_path), None)
     with pytest.raises(ValueError, match="--run is missing"):
         new_run(None, "configs/mt_diffusion/digits.yaml")

@@ -215,6 +215,16 @@ def test_an_older_checkpoint_is_named(runs, tmp_path):
     assert command("validate", "--run", run)[0] == 0
 
 
+def test_a_refused_change_leaves_the_settings_as_they_were(runs, tmp_path):
+    """A number of processes is no setting, so it is compared when the place in the data is taken."""
+    run = changed(runs[0], tmp_path, lambda contents: contents["Digits"].update(processes=2))
+    before = (run / "config.yaml").read_text()
+    status, _, err = command("fit", "--run", run, "--trainer.max_steps", "5")
+    assert status == 2
+    assert_clear(err, "processes is 1: expected 2")
+    assert (run / "config.yaml").read_text() == before
+
+
 def test_other_batches_are_refused_from_another_folder(runs, tmp_path):
     last = runs[0] / "checkpoints" / "last.ckpt"
     words = ["--ckpt_path", last, "--data.init_args.batch_size", "8", "--trainer.max_steps", "5"]

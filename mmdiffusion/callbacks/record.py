@@ -33,7 +33,7 @@ class RunConfig(SaveConfigCallback):
     _lock: FileLock | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the folder, and write.
+        """Take the folder, and write where nothing was before.
 
         Raises:
             ValueError: if another process trains in the folder.
@@ -47,6 +47,15 @@ class RunConfig(SaveConfigCallback):
             self._lock.acquire(timeout=WAIT)
         except Timeout:
             raise ValueError(f"--run is {folder}: another process is training there; wait for it, or stop it") from None
+        if not (folder / CONFIG).is_file():
+            self._write(folder)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Replace the settings of a run that goes on, now that it is in its place: until then they may be refused."""
+        if trainer.is_global_zero:
+            self._write(Path(trainer.default_root_dir))
+
+    def _write(self, folder: Path) -> None:
         write_text(folder / CONFIG, self.parser.dump(self.config, skip_none=False))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -49,8 +49,8 @@ class Throughput(Callback):
         later = trainer.callbacks[trainer.callbacks.index(self) :]  # pyright: ignore[reportAttributeAccessIssue]
         if self.peak_flops is not None and any(isinstance(callback, GradientShare) for callback in later):
             raise ValueError(
-                f"peak_flops is {self.peak_flops}, and GradientShare comes after Throughput: expected it before, as its "
-                "operations would count as those of the step; put Throughput last among the callbacks"
+                f"peak_flops is {self.peak_flops}, and GradientShare comes after Throughput: expected it before, as "
+                "its operations would count as those of the step; put Throughput last among the callbacks"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -45,6 +45,8 @@ def report(run: str, to: str | None = None) -> Path:
     path = folder / "report.html" if to is None else Path(to)
     if path.is_dir():
         raise ValueError(f"--to is {path}: it is a folder, expected a file such as {path / 'report.html'}")
+    if path.exists() and path.suffix not in (".html", ".htm"):
+        raise ValueError(f"--to is {path}: it exists and is no page; expected a new file, or an .html file to replace")
     text = (folder / CONFIG).read_text(encoding="utf-8")
     config = yaml.safe_load(text)
     import_own(folder)

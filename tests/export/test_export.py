@@ -237,6 +237,15 @@ def test_an_interrupted_export_leaves_no_folder(folder, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["to"]
 
 
+def test_a_folder_beside_it_that_is_none_of_ours_is_left_alone(folder, tmp_path):
+    (tmp_path / "to.part").mkdir()
+    (tmp_path / "to.part" / "thesis.tex").write_text("mine")
+    status, _, error = command("export", "--run", folder / "digits", "--to", tmp_path / "to")
+    assert status == 2
+    assert "to.part holds thesis.tex: expected no such folder" in error
+    assert (tmp_path / "to.part" / "thesis.tex").read_text() == "mine"
+
+
 # The card ------------------------------------------------------------------------------------------------------
 
 

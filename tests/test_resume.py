@@ -50,6 +50,35 @@ def test_stopped_and_gone_on_equals_never_stopped(tmp_path, name, num_workers, s
     assert differences(part.samples(), whole.samples()) == []
 
 
+class TermAt(Callback):
+    """Tells this process to stop in the middle of a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_before_zero_grad(self, trainer, pl_module, optimizer):
+        if trainer.global_step == self.step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("stop", "settings"),
+    [(3, {}), (5, {"val_check_interval": 5}), (5, {"val_check_interval": 1.0, "check_val_every_n_epoch": 1})],
+    ids=["within an epoch", "at its end", "once an epoch"],
+)
+def test_a_validation_that_a_signal_has_kept_from_being_made_comes_first(tmp_path, stop, settings):
+    """Five batches are an epoch; a step in which nothing is due is no stop for this."""
+    settings |= {"max_steps": 7}
+    whole = Fit("mt_diffusion", tmp_path / "whole", **settings)
+    assert stop in [step for step, _ in whole.watch.validations]
+    first = Fit("mt_diffusion", tmp_path / "parts", callbacks=[TermAt(stop)], **settings)
+    assert (len(first.watch.losses), first.watch.validations) == (stop, [])
+    second = Fit("mt_diffusion", tmp_path / "parts", start=first.last, **settings)
+    assert second.watch.validations == whole.watch.validations
+    assert first.watch.losses + second.watch.losses == whole.watch.losses
+    assert differences(second.state(), whole.state()) == []
+
+
 # In two --------------------------------------------------------------------------------------------------------
 
 

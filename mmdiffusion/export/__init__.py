@@ -55,8 +55,8 @@ def clear(part: Path) -> None:
     foreign = sorted(path.name for path in part.iterdir() if path.name not in FILES) if part.is_dir() else []
     if foreign:
         raise ValueError(
-            f"{part} holds {foreign[0]}: expected no such folder, or what an interrupted export left there; move it, or "
-            "give another --to"
+            f"{part} holds {foreign[0]}: expected no such folder, or what an interrupted export left there; move it, "
+            "or give another --to"
         )
     if part.is_dir():
         shutil.rmtree(part)

@@ -99,6 +99,20 @@ def test_a_rate_is_that_of_all_processes(tmp_path, clock, monkeypatch):
     assert made["throughput/mfu"] == pytest.approx(3 * 2 * 3 * 4 * 5 / 0.5 / 1000), "of one device"
 
 
+def test_no_number_is_read_back_from_the_device(tmp_path):
+    """Tensors without values, which nothing can be read of, stand for those of a device that is still at work."""
+    unread = torch.zeros((), device="meta")
+    with pytest.raises(RuntimeError):
+        float(unread)
+
+    class Far(Throughput):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            batch = {name: torch.zeros_like(values, device="meta") for name, values in batch.items()}
+            super().on_train_batch_end(trainer, pl_module, {"loss": unread}, batch, batch_idx)
+
+    assert figures(tmp_path, build_method(), Far(1e12))["throughput/samples_per_second"] > 0
+
+
 def test_tokens_are_those_of_the_denoiser(tmp_path):
     method = build_method()
     made = figures(tmp_path, method, Throughput())

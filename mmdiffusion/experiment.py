@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 from mmdiffusion.callbacks.bad_steps import SkipBadSteps
 from mmdiffusion.callbacks.compile import Compile
 from mmdiffusion.callbacks.draws import check_draws
+from mmdiffusion.callbacks.ema import EMA
 from mmdiffusion.callbacks.evaluate import Evaluate
 from mmdiffusion.callbacks.progress import StepProgress
 from mmdiffusion.callbacks.record import RunConfig, RunLogger
@@ -47,6 +48,7 @@ class MMDiffusionCLI(LightningCLI):
 
     def __init__(self, run: Path, args: ArgsType, *, execute: bool = True, goes_on: bool = False) -> None:
         self.run_folder, self.goes_on, self.first_step = run, goes_on, 0
+        self.is_resumed = self.is_averaged = False
         strict = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             Method,
@@ -79,6 +81,7 @@ class MMDiffusionCLI(LightningCLI):
         contents = check_checkpoint(checkpoint, self._get(self.config, "model").class_path)
         if self.subcommand == "fit":
             check_format(contents, checkpoint)
+            self.is_resumed, self.is_averaged = True, "ema" in contents
         if self.goes_on:
             check_unfinished(self.run_folder, contents, trainer.max_steps, trainer.max_epochs)
             self.first_step = contents["global_step"]
@@ -93,15 +96,23 @@ class MMDiffusionCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Open a cache, and find, before anything is written, what callbacks and method would find later."""
         check_precision(self.trainer.precision)
+        callbacks: list[Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        if self.is_averaged and not any(isinstance(callback, EMA) for callback in callbacks):
+            raise ValueError(
+                f"callbacks has no EMA, and the training that --run {self.run_folder} goes on with has averaged its "
+                "weights: expected EMA, which puts those that train back in place; StartFrom starts a new training"
+            )
         cache = self._get(self.config_init, "cache")
         if cache.folder is not None:
             self.datamodule = Prepared(self.datamodule, cache, self.model.encoders(), self.model.givable)
-        for callback in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+        for callback in callbacks:
             if isinstance(callback, Evaluate):
                 callback.check(self.model, self.datamodule)
             if isinstance(callback, LogSamples):
                 check_draws(callback.draws, self.model)
-            if isinstance(callback, StartFrom) and self.subcommand == "fit":
+            if isinstance(callback, StartFrom) and self.is_resumed:
+                callback.leave_out()
+            elif isinstance(callback, StartFrom) and self.subcommand == "fit":
                 callback.check(self.model)
             if isinstance(callback, Compile) and self.subcommand == "fit":
                 callback.check(self.trainer, self.model)

@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import yaml
 from filelock import FileLock
 from lightning import Callback
 
+from mmdiffusion.callbacks import Draw, LogSamples
 from tests.helpers import CONFIG, command, fit_run, write_config
 from tests.resuming import METHODS, Fit, differences, run_two
 from tests.test_cli import assert_clear
@@ -77,6 +79,18 @@ def test_a_validation_that_a_signal_has_kept_from_being_made_comes_first(tmp_pat
     assert second.watch.validations == whole.watch.validations
     assert first.watch.losses + second.watch.losses == whole.watch.losses
     assert differences(second.state(), whole.state()) == []
+
+
+def test_samples_are_written_at_the_same_steps(tmp_path):
+    """Validations are at steps 3, 6, 9 and 12, and samples at the first of them that is four steps or more later."""
+    names = {}
+    for name, stops in (("whole", [None]), ("parts", [7, None])):
+        last = None
+        for stop in stops:
+            samples = LogSamples({"joint": Draw([])}, num_samples=1, every_n_steps=4)
+            last = Fit("mt_diffusion", tmp_path / name, callbacks=[samples], crash_after=stop, start=last).last
+        names[name] = sorted(path.name for path in (tmp_path / name / "samples").iterdir())
+    assert names["parts"] == names["whole"] == ["step-000006-joint.png", "step-000012-joint.png"]
 
 
 # In two --------------------------------------------------------------------------------------------------------
@@ -190,6 +204,17 @@ def test_a_run_goes_on_by_its_folder_and_may_become_longer(runs, tmp_path, caplo
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 5
 
 
+def test_a_run_of_epochs_is_finished_by_their_number(tmp_path):
+    length = ["--trainer.max_steps", "-1", "--trainer.limit_train_batches", "2", "--trainer.max_epochs"]
+    fit_run(tmp_path, *length, "1")
+    status, _, err = command("fit", "--run", tmp_path / "run")
+    assert status == 2
+    assert_clear(err, "finished, at step 2")
+    status, _, err = command("fit", "--run", tmp_path / "run", "--trainer.max_epochs", "2")
+    assert status == 0, err
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_said(runs, tmp_path, caplog):
     run = changed(runs[0], tmp_path, lambda contents: None)
     last = run / "checkpoints" / "last.ckpt"
@@ -252,6 +277,28 @@ def test_a_refused_change_leaves_the_settings_as_they_were(runs, tmp_path):
     assert status == 2
     assert_clear(err, "processes is 1: expected 2")
     assert (run / "config.yaml").read_text() == before
+
+
+def test_a_run_with_an_average_does_not_go_on_without(runs, tmp_path):
+    """Its checkpoint holds the average as the weights; trained on, it would be another training."""
+    run = changed(runs[0], tmp_path, lambda contents: None)
+    words = ["--trainer.max_steps", "5", "--trainer.callbacks", '[{"class_path": "LastCheckpoint"}]']
+    status, _, err = command("fit", "--run", run, *words)
+    assert status == 2
+    assert_clear(err, "callbacks has no EMA", str(run), "expected EMA")
+
+
+def test_a_run_goes_on_when_the_one_it_started_from_is_gone(runs, tmp_path):
+    start = {"class_path": "StartFrom", "init_args": {"path": str(tmp_path / "a")}}
+    callbacks = [start, *CONFIG["trainer"]["callbacks"]]
+    config = write_config(tmp_path / "b.yaml", CONFIG | {"trainer": CONFIG["trainer"] | {"callbacks": callbacks}})
+    shutil.copytree(runs[0], tmp_path / "a")
+    words = ["fit", "-c", config, "--run", tmp_path / "b"]
+    status, _, err = command(*words)
+    assert status == 0, err
+    shutil.rmtree(tmp_path / "a")
+    status, _, err = command(*words, "--trainer.max_steps", "3")
+    assert status == 0, err
 
 
 def test_other_batches_are_refused_from_another_folder(runs, tmp_path):

@@ -11,7 +11,7 @@ class StartFrom(Callback):
     """Starts a training with the averaged weights of another run, such as one task of a joint model.
 
     The two configurations may differ in shares, weights, data and length, not in what has weights. A training that is
-    resumed goes on with its own.
+    resumed goes on with its own, and the command line does not look for the other run any more.
 
     Args:
         path: Run folder, one of its checkpoints, or its export.
@@ -20,6 +20,11 @@ class StartFrom(Callback):
     def __init__(self, path: str) -> None:
         self.path = path
         self._weights: dict[str, Tensor] | None = None
+        self._is_needed = True
+
+    def leave_out(self) -> None:
+        """Read nothing: the training goes on with weights of its own."""
+        self._is_needed = False
 
     def check(self, method: LightningModule) -> None:
         """Find a missing or unfitting run before anything is written; what is read is kept until it is in place.
@@ -35,7 +40,7 @@ class StartFrom(Callback):
         Raises:
             ValueError: if there is no run, or its weights do not fit.
         """
-        if stage == "fit":
+        if stage == "fit" and self._is_needed:
             pl_module.load_state_dict(self._weights or self._read(pl_module))
             self._weights = None
             rank_zero_info(f"weights of {self.path}")

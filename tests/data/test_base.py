@@ -113,7 +113,7 @@ def test_batch_as_large_as_the_split_is_the_largest():
 def test_smallest_batch_is_the_last_of_a_process_s_share(processes, batch_size, eval_batch_size, smallest):
     """Ten rows: two processes have five each, three have four, the last of them one twice."""
     data = Numbers(batch_size, eval_batch_size, 0)
-    data.trainer = SimpleNamespace(world_size=processes)  # pyright: ignore[reportAttributeAccessIssue]
+    data.trainer = SimpleNamespace(world_size=processes)
     assert data.smallest_batch() == smallest
 
 

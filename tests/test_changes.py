@@ -40,6 +40,7 @@ def changed(name, value):
         ("model.init_args.denoiser.init_args.levels.0.width", 32),
         ("data.init_args.batch_size", 16),
         ("cache.views", 2),
+        ("cache.folder", "/b"),
     ],
 )
 def test_another_training_is_refused(name, value):

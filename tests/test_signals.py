@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-
 from lightning.pytorch.utilities import rank_zero_only
 
 from mmdiffusion import cli

@@ -97,6 +97,8 @@ def test_every_epoch_has_its_own_order_whatever_was_read_before():
     orders = [epoch(loader, number) for number in range(3)]
     assert len({tuple(numbers) for numbers in orders}) == 3
     assert epoch(Numbers(5, 4, 0).train_dataloader(), 2) == orders[2], "a run that goes on sees what it would have seen"
+    loader.sampler.set_epoch(2)
+    assert sorted(loader.sampler) == list(range(2 * SIZE, 3 * SIZE)), "draws are numbered on through the epochs"
 
 
 def test_batch_as_large_as_the_split_is_the_largest():

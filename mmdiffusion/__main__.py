@@ -2,6 +2,7 @@
 
 import sys
 
+from mmdiffusion.signals import end_when_asked
 from mmdiffusion.usage import USAGE
 
 
@@ -10,6 +11,8 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         sys.stdout.write(USAGE)
         return
+    if "fit" in sys.argv[1:]:
+        end_when_asked()
     from mmdiffusion.cli import main as run  # takes seconds
 
     run()

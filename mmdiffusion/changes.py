@@ -18,8 +18,10 @@ FIXED = (
     "trainer.overfit_batches",
 )
 """Settings that decide what is trained, on what, in which order."""
-FREE = ("num_workers", "eval_batch_size", "root", "folder", "path", "gradient_checkpointing")
-"""Last words of settings that may change in any section: where files lie, who reads them, what a step keeps."""
+FREE = ("num_workers", "eval_batch_size", "gradient_checkpointing")
+"""Last words of settings that may change in any section: who reads files, how much at a time, what a step keeps."""
+PLACES = ("root", "folder", "path")
+"""Last words of settings that say where files lie: these may lie elsewhere now, where there were some before."""
 LENGTHS = ("trainer.max_steps", "trainer.max_epochs")
 """How long a training is, which the learning rate depends on."""
 UNSAID = ("ckpt_path", "config")
@@ -44,7 +46,8 @@ class Change(NamedTuple):
         """Whether a training with it would be another one."""
         parts = self.name.split(".")
         is_of_fixed = any(parts[: len(fixed.split("."))] == fixed.split(".") for fixed in FIXED)
-        return is_of_fixed and parts[-1] not in FREE
+        is_moved = parts[-1] in PLACES and None not in (self.before, self.now)
+        return is_of_fixed and parts[-1] not in FREE and not is_moved
 
     def __str__(self) -> str:
         remark = ": the learning rate follows the new length from here" if self.name in LENGTHS else ""

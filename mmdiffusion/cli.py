@@ -17,7 +17,6 @@ import mmdiffusion.diffusion
 import mmdiffusion.methods
 import mmdiffusion.metrics
 import mmdiffusion.nn
-from mmdiffusion.callbacks.signals import EXIT_STATUS, Stopped
 from mmdiffusion.checkpoints import CONFIG
 from mmdiffusion.experiment import COMMANDS, MMDiffusionCLI, PrepareCLI
 from mmdiffusion.export import export
@@ -29,6 +28,7 @@ from mmdiffusion.runs import (
     existing_run,
     new_run,
 )
+from mmdiffusion.signals import EXIT_STATUS, Stopped
 from mmdiffusion.usage import USAGE
 
 HANDED_ON = {"export": export, "report": report}
@@ -163,7 +163,7 @@ def main() -> None:
             return  # one process says so: launchers take a second for a crash, and kill the first
         sys.stderr.write(f"mmdiffusion: {stop}\n")
         sys.exit(EXIT_STATUS)
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         message = failure(str(error))
         if message is None:
             raise

@@ -4,15 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 
 from mmdiffusion.callbacks.bad_steps import SkipBadSteps
 from mmdiffusion.callbacks.checked import CheckedCallback
+from mmdiffusion.callbacks.ema import EMA
 from mmdiffusion.callbacks.evaluate import Evaluate
 from mmdiffusion.callbacks.progress import StepProgress
 from mmdiffusion.callbacks.record import RunConfig, RunLogger
+from mmdiffusion.callbacks.start import StartFrom
 from mmdiffusion.changes import check_changes
 from mmdiffusion.checkpoints import CONFIG
 from mmdiffusion.data.base import DataModule
@@ -24,6 +26,7 @@ from mmdiffusion.resuming import check_format
 from mmdiffusion.runs import (
     check_checkpoint,
     check_unfinished,
+    listed,
 )
 from mmdiffusion.types import DataSpec
 
@@ -43,6 +46,7 @@ class MMDiffusionCLI(LightningCLI):
 
     def __init__(self, run: Path, args: ArgsType, *, execute: bool = True, goes_on: bool = False) -> None:
         self.run_folder, self.goes_on, self.first_step = run, goes_on, 0
+        self.is_resumed = self.is_averaged = False
         strict = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             Method,
@@ -68,13 +72,14 @@ class MMDiffusionCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse a checkpoint of another method, and a run that is finished or another, before anything is built."""
         checkpoint, trainer = self._get(self.config, "ckpt_path"), self._get(self.config, "trainer")
-        if self.goes_on and rank_zero_only.rank == 0:  # pyright: ignore[reportFunctionMemberAccess]
-            self._compare()
+        if self.goes_on:
+            self._compare()  # in each process: one that was refused alone would leave the others waiting
         if checkpoint is None:
             return
         contents = check_checkpoint(checkpoint, self._get(self.config, "model").class_path)
         if self.subcommand == "fit":
             check_format(contents, checkpoint)
+            self.is_resumed, self.is_averaged = True, "ema" in contents
         if self.goes_on:
             check_unfinished(self.run_folder, contents, trainer.max_steps, trainer.max_epochs)
             self.first_step = contents["global_step"]
@@ -89,10 +94,18 @@ class MMDiffusionCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Open a cache, and find, before anything is written, what callbacks and method would find later."""
         check_precision(self.trainer.precision)
+        callbacks: list[Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        if self.is_averaged and not any(isinstance(callback, EMA) for callback in callbacks):
+            raise ValueError(
+                f"callbacks has no EMA, and the training that --run {self.run_folder} goes on with has averaged its "
+                "weights: expected EMA, which puts those that train back in place; StartFrom starts a new training"
+            )
         cache = self._get(self.config_init, "cache")
         if cache.folder is not None:
             self.datamodule = Prepared(self.datamodule, cache, self.model.encoders(), self.model.givable)
-        for callback in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+        if self.is_resumed:
+            callbacks[:] = [one for one in callbacks if not isinstance(one, StartFrom)]  # its weights are its own
+        for callback in callbacks:
             if isinstance(callback, CheckedCallback) and callback.is_checked_in(self.subcommand):
                 callback.check(self.trainer, self.model, self.datamodule)
 
@@ -129,13 +142,6 @@ def guarded(callbacks: list[Any]) -> list[Any]:
     """Callbacks, with a guard against bad steps where none is configured."""
     has_guard = any(isinstance(callback, SkipBadSteps) for callback in callbacks)
     return callbacks if has_guard else [SkipBadSteps(), *callbacks]
-
-
-def listed(setting: Any) -> list[Any]:
-    """One object, several or none, as the trainer takes them: as a list."""
-    if setting is None:
-        return []
-    return setting if isinstance(setting, list) else [setting]
 
 
 class PrepareCLI(MMDiffusionCLI):

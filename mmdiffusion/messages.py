@@ -1,8 +1,10 @@
 """One clear message out of the argument parser's nested ones."""
 
 import difflib
+import errno
 import importlib
 import inspect
+import os
 import re
 from collections.abc import Collection, Iterable
 
@@ -16,6 +18,7 @@ KEY = re.compile(r'Parser key "([\w.]+)"')
 FROM_WORKER = re.compile(r"\ACaught \w+ in DataLoader worker process .*^\w+: (.*)\Z", re.DOTALL | re.MULTILINE)
 NO_FILE = re.compile(r'Parser key "(\w+)": Unable to load config [\'"](.*?)[\'"]')
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL", "ProcessGroup")
+NO_ROOM = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\w+)|Import path (\S+) does not")
 
 
@@ -53,8 +56,10 @@ def failure(text: str) -> str | None:
     """What happened, for failures that are no mistake of this program: `None` for all others.
 
     Args:
-        text: Message of a `RuntimeError`.
+        text: Message of a `RuntimeError` or an `OSError`.
     """
+    if any(sign in text for sign in NO_ROOM):
+        return f"there is no room on the disk: {text}; make some"
     if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
         reason = text.strip().splitlines()[0]
         return (

@@ -2,10 +2,14 @@
 
 import re
 import sys
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch.cli import instantiate_module
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
@@ -14,11 +18,15 @@ from mmdiffusion.checkpoints import CHECKPOINT, CONFIG, checkpoint_of, newest_wh
 from mmdiffusion.methods.base import Method
 from mmdiffusion.resuming import check_format, set_aside
 
+DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+"""How a class or function is named in settings."""
+
 
 def new_run(run: str | None, config: str | None) -> Path:
     """Folder of a new run; it is not created.
 
-    The first of several processes chooses, the others are told: by then the folder may exist.
+    The first of several processes chooses, the others are told. All look, before any of them makes it: one that was
+    refused alone would leave the others waiting.
 
     Args:
         run: Folder asked for; `None` takes the next free `runs/<experiment>/<n>`.
@@ -27,10 +35,8 @@ def new_run(run: str | None, config: str | None) -> Path:
     Raises:
         ValueError: if the folder exists and is not empty, or a further process is not told which it is.
     """
-    if rank_zero_only.rank != 0:  # pyright: ignore[reportFunctionMemberAccess]
-        if run is None:
-            raise ValueError("--run is missing: processes started by torchrun or srun must be told their common folder")
-        return Path(run)
+    if run is None and rank_zero_only.rank != 0:  # pyright: ignore[reportFunctionMemberAccess]
+        raise ValueError("--run is missing: processes started by torchrun or srun must be told their common folder")
     if run is not None:
         path = Path(run)
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
@@ -136,6 +142,46 @@ def method_class(class_path: str) -> type[Method] | None:
     return found if isinstance(found, type) and issubclass(found, Method) else None
 
 
+def listed(setting: Any) -> list[Any]:
+    """One object, several or none, as the trainer takes them: as a list."""
+    if setting is None:
+        return []
+    return setting if isinstance(setting, list) else [setting]
+
+
+def unknown(settings: Any) -> Iterator[str]:
+    """Classes and functions in the settings of a method for which something would be imported that is not yet.
+
+    Args:
+        settings: Nested dictionaries and lists; what stands under `path` is a file.
+    """
+    if isinstance(settings, dict):
+        settings = [value for name, value in settings.items() if name != "path"]
+    if isinstance(settings, list | tuple):
+        for value in settings:
+            yield from unknown(value)
+    elif isinstance(settings, str) and DOTTED.fullmatch(settings):
+        package = settings.partition(".")[0]
+        if package not in sys.modules and find_spec(package) is not None:
+            yield settings
+
+
+def import_own(folder: Path) -> None:
+    """Import what the settings of a run name, as its training did: whose run it is, trusts its classes.
+
+    Args:
+        folder: The run.
+
+    Raises:
+        ValueError: if a module cannot be imported.
+    """
+    for name in list(unknown(yaml.safe_load((folder / CONFIG).read_text())["model"])):
+        try:
+            import_module(name.rpartition(".")[0])
+        except ImportError as error:
+            raise ValueError(f"{folder / CONFIG}: {name} cannot be imported, {error}; set PYTHONPATH") from error
+
+
 def load_method(path: str | Path) -> Method:
     """Rebuild a trained method; see `mmdiffusion.load`."""
     checkpoint = checkpoint_of(path)
@@ -146,6 +192,10 @@ def load_method(path: str | Path) -> Method:
         raise ValueError(
             f"checkpoint {checkpoint}: no method {settings['_class_path']} is imported; import its module first"
         )
+    foreign = next(unknown(settings), None)
+    if foreign is not None:
+        package = foreign.partition(".")[0]
+        raise ValueError(f"checkpoint {checkpoint}: {foreign} is of {package}, which is not imported; import it first")
     try:
         with torch.random.fork_rng(devices=[]):  # fresh weights are drawn before the trained ones replace them
             method = instantiate_module(kind, settings)

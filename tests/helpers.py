@@ -256,6 +256,7 @@ def command(*args: object) -> tuple[int | str | None, str, str]:
     out, err, status = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", ["mmdiffusion", *map(str, args)])
+        patch.setattr("mmdiffusion.__main__.end_when_asked", lambda: None)  # signals are for the tests' own process
         try:
             main()
         except SystemExit as stop:

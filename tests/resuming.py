@@ -11,13 +11,14 @@ import torch
 from lightning import Callback
 
 from mmdiffusion.callbacks import EMA, LastCheckpoint
-from mmdiffusion.callbacks.signals import Stopped
 from mmdiffusion.data.files import FileDataModule, Files
 from mmdiffusion.methods import Contrast, InterNegatives
 from mmdiffusion.optimizers import MuonAdamW
-from tests.helpers import ROOT, SPEC, build_method, build_trainer
+from mmdiffusion.signals import Stopped
+from tests.helpers import ROOT, SPEC, build_batch, build_method, build_trainer
 from tests.methods import build_diffdis
 from tests.methods.test_cdcd import build as build_cdcd
+from tests.methods.test_vq_autoencoder import build as build_vq_autoencoder
 
 NUM_ROWS, BATCH = 82, 16
 STEPS = 12
@@ -50,6 +51,7 @@ METHODS = {
     "mt_diffusion": lambda: build_method(optimizer=ADAM),
     "cdcd": lambda: build_cdcd(contrasts=[Contrast(InterNegatives(3, bank_size=40), 0.1)], optimizer=ADAM),
     "diffdis": lambda: build_diffdis.build(num_earlier=11, optimizer=partial(MuonAdamW, lr=1e-2)),
+    "vq_autoencoder": lambda: build_vq_autoencoder(optimizer=ADAM),
 }
 
 
@@ -79,7 +81,7 @@ class Fit:
     """One training, from the start or from a checkpoint, to its end or to a crash."""
 
     def __init__(self, name, folder, *, num_workers=0, start=None, crash_after=None, callbacks=(), **settings):
-        self.method = METHODS[name]()
+        self.name, self.method = name, METHODS[name]()
         self.method.hparams.clear()  # closures, which no checkpoint can hold
         self.watch, ema = Watch(crash_after), EMA(0.9)
         defaults = {"max_steps": STEPS, "val_check_interval": 3, "check_val_every_n_epoch": None}
@@ -96,8 +98,9 @@ class Fit:
         return {key: contents[key] for key in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "Data")}
 
     def samples(self):
-        given = {"caption": ["a small one", "a small two"]} if hasattr(self.method, "tower") else {}
-        return self.method.sample(given, seeds=range(2))
+        known = build_batch(2) | {"caption": ["a small one", "a small two"]}
+        asked = {"diffdis": ("caption",), "vq_autoencoder": ("image",)}.get(self.name, ())
+        return self.method.sample({name: known[name] for name in asked}, seeds=range(2))
 
 
 def differences(found, expected, name=""):

@@ -32,10 +32,15 @@ def changed(name, value):
         ("seed_everything", 1),
         ("trainer.precision", "bf16-mixed"),
         ("trainer.accumulate_grad_batches", 2),
+        ("trainer.gradient_clip_val", 1.0),
+        ("trainer.gradient_clip_algorithm", "value"),
+        ("trainer.limit_train_batches", 3),
+        ("trainer.overfit_batches", 1),
         ("model.class_path", "DiffDis"),
         ("model.init_args.denoiser.init_args.levels.0.width", 32),
         ("data.init_args.batch_size", 16),
         ("cache.views", 2),
+        ("cache.folder", "/b"),
     ],
 )
 def test_another_training_is_refused(name, value):

@@ -10,9 +10,12 @@ import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
+from torch.utils.data import DataLoader
 from torchvision.transforms.functional import pil_to_tensor
 
+from mmdiffusion.experiment import MMDiffusionCLI
 from mmdiffusion.runs import new_run
+from mmdiffusion.seeding import step_generator, stream_seed
 from tests.helpers import ROOT, write_config
 from tests.resuming import differences
 
@@ -102,6 +105,34 @@ def test_two_machines_make_the_run_of_two_processes(folder, run):
     assert all(torch.equal(machines[name], weight) for name, weight in processes.items())
 
 
+def test_one_process_computes_what_two_train(folder, run, monkeypatch):
+    """A step of two is one process's over both batches in turn: process r has every second row of the epoch's order."""
+    words = ["-c", str(folder / "configs" / "tiny.yaml"), "--trainer.accumulate_grad_batches", "2"]
+    monkeypatch.setattr(sys, "argv", ["mmdiffusion"])
+    cli = MMDiffusionCLI(folder / "one", words, execute=False)
+    data, size = cli.datamodule, cli.datamodule.batch_size
+    order = torch.Generator().manual_seed(stream_seed(0, "order", 0))
+    rows = torch.randperm(data.num_rows("train"), generator=order).tolist()
+    places = [(step, rank) for step in range(2) for rank in range(2)]
+    batches = [data.rows("train", rows[rank::2][step * size :][:size]) for step, rank in places]
+
+    def noise(purpose, batch):
+        step, rank = divmod(batch, 2)
+        return step_generator(0, purpose, step, rank=rank, world_size=2, device="cpu")
+
+    monkeypatch.setattr(data, "train_dataloader", lambda: DataLoader(batches, batch_size=None))
+    monkeypatch.setattr(cli.model, "generator", noise)
+    cli.trainer.fit(cli.model, datamodule=data)
+    one, two = (
+        torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
+        for path in (folder / "one", run)
+    )
+    for number, state in two.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            furthest = (one[number][name] - state[name]).abs().max()
+            assert furthest <= 1e-4 * state[name].abs().max(), (number, name)
+
+
 def test_weights_in_shards_make_the_same_run(folder, run):
     words = ("-c", ROOT / "configs" / "overlays" / "fsdp.yaml", "--trainer.accelerator=cpu", "--trainer.devices=2")
     call(folder, "fit", "-c", "configs/tiny.yaml", *words, "--run", "shards")
@@ -133,14 +164,16 @@ def test_a_control_is_shared_among_processes(folder, run):
     settings |= {"controls": {"shown": {"class_path": "control.Shown"}}}
     config = {"trainer": {"callbacks": [{"class_path": "Evaluate", "init_args": settings}]}}
     write_config(folder / "control.yaml", config)
+    odd = ("--data.init_args.eval_batch_size", "31", "--trainer.limit_test_batches", "1")
     figures = []
     for devices in (TWO, ()):
-        call(folder, "test", "--run", run, "-c", "control.yaml", *devices)
+        call(folder, "test", "--run", run, "-c", "control.yaml", *odd, *devices)
         figures.append(json.loads((run / "metrics.json").read_text()))
     assert figures[0] == figures[1]
     shown = figures[0]["judged_accuracy[digits-svm]"]["shown"]
     assert shown["num_samples"] == 31
     assert 0.4 < shown["value"] < 0.7
+    assert figures[0]["judged_accuracy[digits-svm]"]["real"]["num_samples"] == 31
 
 
 def test_a_process_without_samples_waits_for_no_one(folder, run):
@@ -171,7 +204,9 @@ def test_samples_of_two_processes_equal_those_of_one(folder, run):
 
 def test_further_processes_are_told_the_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(rank_zero_only, "rank", 1)
-    (tmp_path / "config.yaml").touch()
     assert new_run(str(tmp_path), None) == tmp_path
+    (tmp_path / "other").touch()
+    with pytest.raises(ValueError, match="it exists, and a run is never overwritten"):
+        new_run(str(tmp_path), None)
     with pytest.raises(ValueError, match="--run is missing"):
         new_run(None, "configs/mt_diffusion/digits.yaml")

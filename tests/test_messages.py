@@ -1,5 +1,6 @@
 """One message for what went wrong in the processes around this one."""
 
+import errno
 import os
 import signal
 
@@ -55,6 +56,28 @@ def test_a_lost_process_is_named():
     message = failure(text)
     assert message is not None
     assert message.startswith("another process of this training has ended")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
+def test_a_full_disk_is_named_wherever_it_is_found(monkeypatch, number):
+    def full(args):
+        raise OSError(number, os.strerror(number), "metrics.csv")
+
+    monkeypatch.setattr(cli, "execute", full)
+    status, _, err = command("fit", "--run", "runs/a")
+    assert status == 1
+    assert err.startswith("mmdiffusion: error: there is no room on the disk: ")
+    assert "metrics.csv" in err
+    assert err.endswith("make some. `mmdiffusion fit --run runs/a` goes on\n")
+
+
+def test_another_error_of_the_system_keeps_its_traceback(monkeypatch):
+    def wrong(args):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "metrics.csv")
+
+    monkeypatch.setattr(cli, "execute", wrong)
+    with pytest.raises(PermissionError):
+        command("fit")
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):

@@ -3,7 +3,9 @@
 import csv
 import logging
 import os
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,12 +13,13 @@ import yaml
 from filelock import FileLock
 from lightning import Callback
 
+from mmdiffusion.callbacks import Draw, LogSamples
 from tests.helpers import CONFIG, assert_clear, command, fit_run, write_config
-from tests.resuming import Fit, differences, run_two
+from tests.resuming import METHODS, Fit, differences, run_two
 
 EPOCHS = {"max_steps": -1, "max_epochs": 3}
 """The trainer then asks for the length of the data, and so for its loader, before it knows where to go on."""
-ACCUMULATED = {"accumulate_grad_batches": 2, "max_steps": 7}
+ACCUMULATED = {"accumulate_grad_batches": 2, "max_steps": 7, "gradient_clip_val": 0.1}
 
 
 # In one process ------------------------------------------------------------------------------------------------
@@ -30,6 +33,7 @@ ACCUMULATED = {"accumulate_grad_batches": 2, "max_steps": 7}
         ("cdcd", 0, {}),
         ("cdcd", 2, EPOCHS),
         ("diffdis", 0, {"limit_train_batches": 3}),
+        ("vq_autoencoder", 2, ACCUMULATED),
     ],
 )
 def test_stopped_and_gone_on_equals_never_stopped(tmp_path, name, num_workers, settings):
@@ -47,6 +51,47 @@ def test_stopped_and_gone_on_equals_never_stopped(tmp_path, name, num_workers, s
     assert differences(part.samples(), whole.samples()) == []
 
 
+class TermAt(Callback):
+    """Tells this process to stop in the middle of a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_before_zero_grad(self, trainer, pl_module, optimizer):
+        if trainer.global_step == self.step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("stop", "settings"),
+    [(3, {}), (5, {"val_check_interval": 5}), (5, {"val_check_interval": 1.0, "check_val_every_n_epoch": 1})],
+    ids=["within an epoch", "at its end", "once an epoch"],
+)
+def test_a_validation_that_a_signal_has_kept_from_being_made_comes_first(tmp_path, stop, settings):
+    """Five batches are an epoch; a step in which nothing is due is no stop for this."""
+    settings |= {"max_steps": 7}
+    whole = Fit("mt_diffusion", tmp_path / "whole", **settings)
+    assert stop in [step for step, _ in whole.watch.validations]
+    first = Fit("mt_diffusion", tmp_path / "parts", callbacks=[TermAt(stop)], **settings)
+    assert (len(first.watch.losses), first.watch.validations) == (stop, [])
+    second = Fit("mt_diffusion", tmp_path / "parts", start=first.last, **settings)
+    assert second.watch.validations == whole.watch.validations
+    assert first.watch.losses + second.watch.losses == whole.watch.losses
+    assert differences(second.state(), whole.state()) == []
+
+
+def test_samples_are_written_at_the_same_steps(tmp_path):
+    """Validations are at steps 3, 6, 9 and 12, and samples at the first of them that is four steps or more later."""
+    names = {}
+    for name, stops in (("whole", [None]), ("parts", [7, None])):
+        last = None
+        for stop in stops:
+            samples = LogSamples({"joint": Draw([])}, num_samples=1, every_n_steps=4)
+            last = Fit("mt_diffusion", tmp_path / name, callbacks=[samples], crash_after=stop, start=last).last
+        names[name] = sorted(path.name for path in (tmp_path / name / "samples").iterdir())
+    assert names["parts"] == names["whole"] == ["step-000006-joint.png", "step-000012-joint.png"]
+
+
 # In two --------------------------------------------------------------------------------------------------------
 
 
@@ -60,7 +105,7 @@ def two(tmp_path_factory):
     return found, [process.returncode for process in processes], errors
 
 
-@pytest.mark.parametrize("name", ["mt_diffusion", "cdcd", "diffdis"])
+@pytest.mark.parametrize("name", METHODS)
 def test_two_processes_go_on_as_one_training(two, name):
     for found in two[0]:
         assert found[name]["losses"]
@@ -158,6 +203,17 @@ def test_a_run_goes_on_by_its_folder_and_may_become_longer(runs, tmp_path, caplo
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 5
 
 
+def test_a_run_of_epochs_is_finished_by_their_number(tmp_path):
+    length = ["--trainer.max_steps", "-1", "--trainer.limit_train_batches", "2", "--trainer.max_epochs"]
+    fit_run(tmp_path, *length, "1")
+    status, _, err = command("fit", "--run", tmp_path / "run")
+    assert status == 2
+    assert_clear(err, "finished, at step 2")
+    status, _, err = command("fit", "--run", tmp_path / "run", "--trainer.max_epochs", "2")
+    assert status == 0, err
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_said(runs, tmp_path, caplog):
     run = changed(runs[0], tmp_path, lambda contents: None)
     last = run / "checkpoints" / "last.ckpt"
@@ -178,6 +234,15 @@ def test_a_run_without_a_checkpoint_starts_again(runs, tmp_path):
     status, _, err = command("fit", "--run", run)
     assert status == 0, err
     assert curve(run) == curve(runs[0])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
+def test_a_full_disk_ends_the_training_with_a_message_also_where_the_curve_is_written(runs, tmp_path):
+    run = changed(runs[0], tmp_path, lambda contents: None)
+    (run / "metrics.csv").symlink_to("/dev/full")
+    status, _, err = command("fit", "--run", run, "--trainer.max_steps", "5")
+    assert status == 1
+    assert_clear(err, "no room on the disk", "No space left on device", f"`mmdiffusion fit --run {run}` goes on")
 
 
 def test_one_process_trains_in_a_folder(runs, tmp_path, monkeypatch):
@@ -201,6 +266,38 @@ def test_an_older_checkpoint_is_named(runs, tmp_path):
     assert status == 2
     assert_clear(err, "last.ckpt was written by an early mmdiffusion", "StartFrom")
     assert command("validate", "--run", run)[0] == 0
+
+
+def test_a_refused_change_leaves_the_settings_as_they_were(runs, tmp_path):
+    """A number of processes is no setting, so it is compared when the place in the data is taken."""
+    run = changed(runs[0], tmp_path, lambda contents: contents["Digits"].update(processes=2))
+    before = (run / "config.yaml").read_text()
+    status, _, err = command("fit", "--run", run, "--trainer.max_steps", "5")
+    assert status == 2
+    assert_clear(err, "processes is 1: expected 2")
+    assert (run / "config.yaml").read_text() == before
+
+
+def test_a_run_with_an_average_does_not_go_on_without(runs, tmp_path):
+    """Its checkpoint holds the average as the weights; trained on, it would be another training."""
+    run = changed(runs[0], tmp_path, lambda contents: None)
+    words = ["--trainer.max_steps", "5", "--trainer.callbacks", '[{"class_path": "LastCheckpoint"}]']
+    status, _, err = command("fit", "--run", run, *words)
+    assert status == 2
+    assert_clear(err, "callbacks has no EMA", str(run), "expected EMA")
+
+
+def test_a_run_goes_on_when_the_one_it_started_from_is_gone(runs, tmp_path):
+    start = {"class_path": "StartFrom", "init_args": {"path": str(tmp_path / "a")}}
+    callbacks = [start, *CONFIG["trainer"]["callbacks"]]
+    config = write_config(tmp_path / "b.yaml", CONFIG | {"trainer": CONFIG["trainer"] | {"callbacks": callbacks}})
+    shutil.copytree(runs[0], tmp_path / "a")
+    words = ["fit", "-c", config, "--run", tmp_path / "b"]
+    status, _, err = command(*words)
+    assert status == 0, err
+    shutil.rmtree(tmp_path / "a")
+    status, _, err = command(*words, "--trainer.max_steps", "3")
+    assert status == 0, err
 
 
 def test_other_batches_are_refused_from_another_folder(runs, tmp_path):

@@ -1,6 +1,8 @@
 """Checkpoint files: whole or not there, and a damaged one is found and passed over."""
 
+import errno
 import io
+import os
 import zipfile
 
 import pytest
@@ -27,6 +29,17 @@ def test_the_one_before_is_kept(run, caplog):
     assert {path.name: step(path) for path in folder.iterdir()} == {"last.ckpt": 2, "previous.ckpt": 1}
     assert newest_whole(run) == folder / "last.ckpt"
     assert not caplog.text
+
+
+def test_it_has_its_name_only_once_the_disk_has_it(run, monkeypatch):
+    def fail(handle):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    folder = run / "checkpoints"
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(ValueError, match=r"last.ckpt cannot be written: .*Input/output error"):
+        write_whole({"step": 3}, folder / "last.ckpt")
+    assert {path.name: step(path) for path in folder.iterdir()} == {"last.ckpt": 2, "previous.ckpt": 1}
 
 
 def test_another_name_is_not_rotated(tmp_path):

@@ -8,8 +8,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
-from mmdiffusion.callbacks.signals import Signals, Stopped
 from mmdiffusion.resuming import write_whole
+from mmdiffusion.signals import Signals, Stopped
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -51,6 +51,10 @@ class LastCheckpoint(ModelCheckpoint):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFiles()
 
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to signals: Lightning's own answer talks to other processes, which may be busy with something else."""
+        self._signals.listen()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to signals."""
         super().on_train_start(trainer, pl_module)
@@ -91,8 +95,9 @@ class LastCheckpoint(ModelCheckpoint):
         self._signals.forget()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Listen no more."""
+        """Listen no more; what was heard has been answered."""
         self._signals.forget()
+        self._heard_step = None
 
     def _write(self, trainer: Trainer) -> None:
         if self._last_global_step_saved != trainer.global_step:

@@ -3,6 +3,7 @@
 import csv
 import os
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from lightning import LightningModule, Trainer
@@ -32,7 +33,7 @@ class RunConfig(SaveConfigCallback):
     _lock: FileLock | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the folder, and write.
+        """Take the folder, and write where nothing was before.
 
         Raises:
             ValueError: if another process trains in the folder.
@@ -46,6 +47,15 @@ class RunConfig(SaveConfigCallback):
             self._lock.acquire(timeout=WAIT)
         except Timeout:
             raise ValueError(f"--run is {folder}: another process is training there; wait for it, or stop it") from None
+        if not (folder / CONFIG).is_file():
+            self._write(folder)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Replace the settings of a run that goes on, now that it is in its place: until then they may be refused."""
+        if trainer.is_global_zero:
+            self._write(Path(trainer.default_root_dir))
+
+    def _write(self, folder: Path) -> None:
         write_text(folder / CONFIG, self.parser.dump(self.config, skip_none=False))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -101,13 +111,15 @@ class Curve(ExperimentWriter):
         """Nothing: Lightning's would delete what is there."""
 
 
-def is_before(row: dict[str, str], first_step: int) -> bool:
+def is_before(row: dict[str, Any], first_step: int) -> bool:
     """Whether a row of the curve was logged before a training of so many steps went on.
 
     Args:
         row: By column; steps are counted from 0.
         first_step: Steps taken: a validation after the last of them is made again.
     """
+    if None in row.values():
+        return False  # the last line, of which a crash or a full disk has left a part
     step = int(row["step"])
     is_validation = any(value for name, value in row.items() if name.startswith("val/"))
     return step < first_step - is_validation

@@ -13,7 +13,7 @@ class StartFrom(CheckedCallback):
     """Starts a training with the averaged weights of another run, such as one task of a joint model.
 
     The two configurations may differ in shares, weights, data and length, not in what has weights. A training that is
-    resumed goes on with its own.
+    resumed goes on with its own, and the command line does not look for the other run any more.
 
     Args:
         path: Run folder, one of its checkpoints, or its export.

@@ -5,26 +5,31 @@ from contextlib import ExitStack
 from time import perf_counter
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmdiffusion.callbacks.checked import CheckedCallback
+from mmdiffusion.callbacks.gradients import GradientShare
+from mmdiffusion.data.base import DataModule
 from mmdiffusion.nn.denoiser import Denoiser
 from mmdiffusion.types import Batch
 
 
-class Throughput(Callback):
+class Throughput(CheckedCallback):
     """Logs samples and denoiser tokens a second, of all processes together, with each line of the training's log.
 
     The clock is read where the trainer logs, which reads the losses anyway: no step waits for the device. What happens
-    between trainings' steps, validation and sampling, is left out; the first line leaves out the first step, which
-    compiles and warms up.
+    between trainings' steps, validation and sampling, is left out; the first line leaves out the step that compiles and
+    warms up: the first, or the second where the operations of the first are counted, which is not compiled for that.
 
     Args:
         peak_flops: Operations a second that one device can do at the training's precision, such as 989e12 of an H100
             in bfloat16. With it the share that is used (model FLOPs utilisation, MFU) is logged as well; the
             operations of a step are counted once, in the first. `None` logs no share.
     """
+
+    fit_only = True
 
     def __init__(self, peak_flops: float | None = None) -> None:
         if peak_flops is not None and not peak_flops > 0:
@@ -38,6 +43,15 @@ class Throughput(Callback):
     def _forget(self) -> None:
         self._num_samples, self._num_batches, self._seconds = 0, 0, 0.0
         self._since: float | None = None
+
+    def check(self, trainer: Trainer, method: LightningModule, data: DataModule | None) -> None:
+        """Check that no callback with losses of its own comes later, within the count; see `CheckedCallback`."""
+        later = trainer.callbacks[trainer.callbacks.index(self) :]  # pyright: ignore[reportAttributeAccessIssue]
+        if self.peak_flops is not None and any(isinstance(callback, GradientShare) for callback in later):
+            raise ValueError(
+                f"peak_flops is {self.peak_flops}, and GradientShare comes after Throughput: expected it before, as "
+                "its operations would count as those of the step; put Throughput last among the callbacks"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start without a past."""
@@ -55,6 +69,7 @@ class Throughput(Callback):
         if self._counter is not None and not self._flops:
             self._counting.close()
             self._flops = self._counter.get_total_flops()
+            return
         if self._since is None:  # the first step since the start or a break: from here on it is timed
             self._since = perf_counter()
             return

@@ -4,11 +4,13 @@ import os
 import shutil
 from pathlib import Path
 
-from mmdiffusion.checkpoints import read_checkpoint, write_export
+from mmdiffusion.checkpoints import METHOD, WEIGHTS, read_checkpoint, write_export
 from mmdiffusion.export.card import model_card
-from mmdiffusion.runs import CONFIG, existing_run, load_method
+from mmdiffusion.runs import CONFIG, existing_run, import_own, load_method
 
 CARD = "README.md"
+FILES = (METHOD, WEIGHTS, CONFIG, CARD)
+"""What an export consists of."""
 
 
 def export(run: str, to: str | None = None) -> Path:
@@ -30,12 +32,32 @@ def export(run: str, to: str | None = None) -> Path:
     folder = source / "export" if to is None else Path(to)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ValueError(f"--to is {folder}: it exists, and an export is never overwritten; give another folder")
+    import_own(source)
     method, contents = load_method(checkpoint), read_checkpoint(checkpoint)
     part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of an export that was interrupted
-    part.mkdir(parents=True)
+    clear(part)
     write_export(part, contents)
     shutil.copyfile(source / CONFIG, part / CONFIG)
     (part / CARD).write_text(model_card(source, method, contents), encoding="utf-8")
     os.replace(part, folder)
     return folder
+
+
+def clear(part: Path) -> None:
+    """Make a folder to write into, in place of what an export that was interrupted has left.
+
+    Args:
+        part: The folder.
+
+    Raises:
+        ValueError: if it holds anything else.
+    """
+    foreign = sorted(path.name for path in part.iterdir() if path.name not in FILES) if part.is_dir() else []
+    if foreign:
+        raise ValueError(
+            f"{part} holds {foreign[0]}: expected no such folder, or what an interrupted export left there; move it, "
+            "or give another --to"
+        )
+    if part.is_dir():
+        shutil.rmtree(part)
+    part.mkdir(parents=True)

@@ -12,7 +12,7 @@ from mmdiffusion import __version__
 from mmdiffusion.callbacks.table import Measured, in_words, protocol, read_figures, shared
 from mmdiffusion.codecs.frozen import FrozenNetwork
 from mmdiffusion.methods.base import Method
-from mmdiffusion.runs import CONFIG
+from mmdiffusion.runs import CONFIG, listed
 
 CARD = """\
 ---
@@ -88,7 +88,7 @@ def model_card(run: Path, method: Method, contents: dict[str, Any]) -> str:
 
 def conditions(config: dict[str, Any], method: Method) -> list[str]:
     """What samples are drawn for: as the run's own first kind of sample, or all that can be given."""
-    callbacks = config["trainer"]["callbacks"] or []
+    callbacks = listed(config["trainer"]["callbacks"])
     draws = [draw for callback in callbacks for draw in callback.get("init_args", {}).get("draws", {}).values()]
     return draws[0]["given"] if draws else list(method.givable)
 

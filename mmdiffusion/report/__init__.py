@@ -18,7 +18,7 @@ from mmdiffusion.report.film import Film, film
 from mmdiffusion.report.page import write_page
 from mmdiffusion.report.samples import grids
 from mmdiffusion.report.sounds import clips
-from mmdiffusion.runs import CONFIG, existing_run, load_method
+from mmdiffusion.runs import CONFIG, existing_run, import_own, listed, load_method
 
 NUM_FILMS = 2
 """Kinds of samples that are filmed."""
@@ -45,8 +45,11 @@ def report(run: str, to: str | None = None) -> Path:
     path = folder / "report.html" if to is None else Path(to)
     if path.is_dir():
         raise ValueError(f"--to is {path}: it is a folder, expected a file such as {path / 'report.html'}")
+    if path.exists() and path.suffix not in (".html", ".htm"):
+        raise ValueError(f"--to is {path}: it exists and is no page; expected a new file, or an .html file to replace")
     text = (folder / CONFIG).read_text(encoding="utf-8")
     config = yaml.safe_load(text)
+    import_own(folder)
     method, data = load_method(checkpoint), build_data(config)
     missing: list[str] = []
     content = {
@@ -102,7 +105,7 @@ def filmed(method: Method, data: DataModule, config: dict[str, Any], missing: li
         missing: Is told what cannot be filmed, and why.
     """
     found = []
-    for callback in config["trainer"]["callbacks"] or []:
+    for callback in listed(config["trainer"]["callbacks"]):
         if callback["class_path"].rsplit(".", 1)[-1] == "LogSamples":
             found += callback["init_args"]["draws"].items()
     made = []

@@ -9,7 +9,7 @@ import torch
 from lightning import Callback
 
 from mmdiffusion.callbacks import LastCheckpoint
-from mmdiffusion.callbacks.signals import Signals, Stopped
+from mmdiffusion.signals import Signals, Stopped
 from tests.helpers import Oracle, Pictures, build_trainer
 
 
@@ -64,6 +64,27 @@ def test_a_signal_stops_between_two_steps(tmp_path, number):
         fit(tmp_path, Signal(number), LastCheckpoint(100))
     assert steps(tmp_path) == {"last.ckpt": 3}
     assert signal.getsignal(number) == before
+
+
+def test_a_signal_before_the_first_step_is_answered_after_it(tmp_path):
+    class Checked(Oracle):
+        def validation_step(self, batch, batch_idx):
+            if self.trainer.sanity_checking:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="after step 1, as SIGTERM asked"):
+        fit(tmp_path, LastCheckpoint(100), method=Checked(), limit_val_batches=1, num_sanity_val_steps=1)
+    assert steps(tmp_path) == {"last.ckpt": 1}
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_training_that_was_stopped_is_not_stopped_again(tmp_path):
+    last = LastCheckpoint(100)
+    with pytest.raises(Stopped):
+        fit(tmp_path, Signal(signal.SIGTERM), last)
+    fit(tmp_path, last, limit_val_batches=1, num_sanity_val_steps=1)
+    assert steps(tmp_path)["last.ckpt"] == 5
 
 
 def test_a_signal_waits_until_gradients_are_used(tmp_path):

@@ -22,3 +22,16 @@ def test_the_curve_goes_on(tmp_path):
     again.save()
     assert rows(tmp_path) == [(0, "0.0", ""), (1, "1.0", ""), (2, "2.0", ""), (1, "", "9.0"), (3, "30.0", "")]
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path):
+    logger = RunLogger(tmp_path, 0)
+    for step in range(3):
+        logger.log_metrics({"train/loss": float(step)}, step)
+    logger.save()
+    path = tmp_path / "metrics.csv"
+    whole = path.read_text()
+    for cut in ("2.0", whole.splitlines()[-1][:1]):
+        path.write_text(whole + cut)
+        RunLogger(tmp_path, 3).experiment.save()
+        assert [row[0] for row in rows(tmp_path)] == [0, 1, 2]

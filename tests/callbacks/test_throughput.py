@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from lightning import Trainer
 from torch import nn
 
-from mmdiffusion.callbacks import Throughput
+from mmdiffusion.callbacks import GradientShare, Throughput
 from tests.helpers import Oracle, Pictures, build_method, build_trainer
 
 BATCH = 8
@@ -67,6 +68,49 @@ def test_use_of_the_device_is_operations_over_seconds_and_peak(tmp_path, clock):
     made = figures(tmp_path, Timed(clock, 0.5), Throughput(peak_flops=1000.0))
     operations = 3 * 2 * 3 * 4 * 5  # forward, and twice that backward
     assert made["throughput/mfu"] == pytest.approx(operations / 0.5 / 1000)
+
+
+def test_the_step_after_the_one_that_is_counted_is_left_out_as_it_compiles(tmp_path, clock):
+    class Compiling(Timed):
+        def losses(self, batch, generator):
+            self.clock.now += 30 if self.steps == 1 else 0
+            return super().losses(batch, generator)
+
+    settings = {"max_steps": 3, "log_every_n_steps": 3}
+    made = figures(tmp_path, Compiling(clock, 0.5), Throughput(peak_flops=1000.0), **settings)
+    assert made["throughput/samples_per_second"] == pytest.approx(BATCH / 0.5)
+
+
+def test_operations_of_another_callback_are_not_those_of_a_step(tmp_path):
+    share, alone = GradientShare(["mse"], every_n_steps=1), Throughput(1e12)
+    build_trainer(tmp_path, alone, max_steps=1).fit(build_method(), datamodule=Pictures(BATCH))
+    beside = Throughput(1e12)
+    build_trainer(tmp_path, share, beside, max_steps=1).fit(build_method(), datamodule=Pictures(BATCH))
+    assert beside._flops == alone._flops > 0
+    with pytest.raises(ValueError, match="GradientShare comes after Throughput: expected it before"):
+        build_trainer(tmp_path, Throughput(1e12), share, max_steps=1).fit(build_method(), datamodule=Pictures(BATCH))
+    build_trainer(tmp_path, Throughput(), share, max_steps=1).fit(build_method(), datamodule=Pictures(BATCH))
+
+
+def test_a_rate_is_that_of_all_processes(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(Trainer, "world_size", 3)
+    made = figures(tmp_path, Timed(clock, 0.5), Throughput(peak_flops=1000.0))
+    assert made["throughput/samples_per_second"] == pytest.approx(3 * BATCH / 0.5)
+    assert made["throughput/mfu"] == pytest.approx(3 * 2 * 3 * 4 * 5 / 0.5 / 1000), "of one device"
+
+
+def test_no_number_is_read_back_from_the_device(tmp_path):
+    """Tensors without values, which nothing can be read of, stand for those of a device that is still at work."""
+    unread = torch.zeros((), device="meta")
+    with pytest.raises(RuntimeError):
+        float(unread)
+
+    class Far(Throughput):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            batch = {name: torch.zeros_like(values, device="meta") for name, values in batch.items()}
+            super().on_train_batch_end(trainer, pl_module, {"loss": unread}, batch, batch_idx)
+
+    assert figures(tmp_path, build_method(), Far(1e12))["throughput/samples_per_second"] > 0
 
 
 def test_tokens_are_those_of_the_denoiser(tmp_path):

@@ -1,5 +1,7 @@
 """Splits in memory and their loaders, on a data set of numbers."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils.data import TensorDataset
@@ -95,6 +97,8 @@ def test_every_epoch_has_its_own_order_whatever_was_read_before():
     orders = [epoch(loader, number) for number in range(3)]
     assert len({tuple(numbers) for numbers in orders}) == 3
     assert epoch(Numbers(5, 4, 0).train_dataloader(), 2) == orders[2], "a run that goes on sees what it would have seen"
+    loader.sampler.set_epoch(2)
+    assert sorted(loader.sampler) == list(range(2 * SIZE, 3 * SIZE)), "draws are numbered on through the epochs"
 
 
 def test_batch_as_large_as_the_split_is_the_largest():
@@ -102,6 +106,17 @@ def test_batch_as_large_as_the_split_is_the_largest():
     assert len(order(Numbers(SIZE, 4, 0).train_dataloader())) == SIZE
     with pytest.raises(ValueError, match="batch_size is 11: expected at most 10"):
         Numbers(SIZE + 1, 4, 0).prepare_data()
+
+
+@pytest.mark.parametrize(
+    ("processes", "batch_size", "eval_batch_size", "smallest"),
+    [(1, 4, 3, 1), (1, 4, 5, 4), (2, 4, 3, 2), (3, 4, 3, 1), (2, 1, 3, 1)],
+)
+def test_smallest_batch_is_the_last_of_a_process_s_share(processes, batch_size, eval_batch_size, smallest):
+    """Ten rows: two processes have five each, three have four, the last of them one twice."""
+    data = Numbers(batch_size, eval_batch_size, 0)
+    data.trainer = SimpleNamespace(world_size=processes)
+    assert data.smallest_batch() == smallest
 
 
 @pytest.mark.parametrize("value", [0, -1])

@@ -127,6 +127,20 @@ def test_tensors_that_share_memory_are_written(folder, tmp_path):
     assert torch.equal(load_file(tmp_path / "model.safetensors")["c"], table.T)
 
 
+def test_a_single_callback_is_none_too_few(folder, tmp_path):
+    """A configuration may name one callback without a list, and its run is made something of like any other."""
+    run = tmp_path / "run"
+    shutil.copytree(folder / "digits", run, ignore=shutil.ignore_patterns("export"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["trainer"]["callbacks"] = config["trainer"]["callbacks"][2]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    for name in ("export", "report"):
+        status, _, error = command(name, "--run", run)
+        assert status == 0, error
+    assert "From noise" in (run / "report.html").read_text()
+    assert mmdiffusion.load(run / "export").steps == 3
+
+
 # Mistakes ------------------------------------------------------------------------------------------------------
 
 
@@ -221,6 +235,15 @@ def test_an_interrupted_export_leaves_no_folder(folder, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert command("export", "--run", folder / "digits", "--to", tmp_path / "to")[0] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["to"]
+
+
+def test_a_folder_beside_it_that_is_none_of_ours_is_left_alone(folder, tmp_path):
+    (tmp_path / "to.part").mkdir()
+    (tmp_path / "to.part" / "thesis.tex").write_text("mine")
+    status, _, error = command("export", "--run", folder / "digits", "--to", tmp_path / "to")
+    assert status == 2
+    assert "to.part holds thesis.tex: expected no such folder" in error
+    assert (tmp_path / "to.part" / "thesis.tex").read_text() == "mine"
 
 
 # The card ------------------------------------------------------------------------------------------------------

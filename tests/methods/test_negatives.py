@@ -104,6 +104,15 @@ def test_a_bank_remembers_what_was_seen_last():
     assert torch.equal(copy.bank_tokens, source.bank_tokens), "evaluation leaves it alone"
 
 
+def test_a_bank_holds_the_samples_of_all_processes(monkeypatch):
+    """A second process stands in, whose numbers are higher by 100."""
+    monkeypatch.setattr("mmdiffusion.methods.negatives.gather", lambda own: torch.cat([own, own + 100]))
+    source = InterNegatives(2, bank_size=6)
+    source(torch.arange(2)[:, None].expand(-1, 3), torch.tensor([0, 1]), generator())
+    assert source.bank_tokens[:, 0].tolist() == [0, 1, 100, 101]
+    assert source.bank_group.tolist() == [0, 1, 100, 101]
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [

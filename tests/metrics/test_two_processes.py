@@ -52,7 +52,11 @@ def together(tmp_path_factory):
         "zero_shot_mean_per_class[label]",
         "recall_at_5[image to text]",
         "recall_at_1[text to image]",
+        "psnr[image]",
+        "mean_iou[segmentation]",
         "num_samples is[digits-cnn]",
+        "num_samples psnr[image]",
+        "num_samples mean_iou[segmentation]",
     ],
 )
 def test_two_processes_equal_one(alone, together, share, name):

@@ -25,10 +25,13 @@ from mmdiffusion.metrics import (
     Judge,
     JudgedAccuracy,
     KinematicBeats,
+    MeanIntersectionOverUnion,
+    PeakSignalNoiseRatio,
     RetrievalRecall,
     SmallClassifier,
     ZeroShotAccuracy,
 )
+from mmdiffusion.types import SegmentationSpec
 from tests.metrics.sound import Marks
 
 NUM_IMAGES = 61
@@ -94,6 +97,17 @@ def recognised(mine, batch_size):
     return [score, classified, *found]
 
 
+def restored(mine, batch_size):
+    """Metrics of images and of maps of two classes, beside those that they were made from."""
+    error, overlap = PeakSignalNoiseRatio(), MeanIntersectionOverUnion()
+    overlap.describe({"segmentation": SegmentationSpec(("dark", "bright"), 8)})
+    made, true = data(1)[0], data(0)[0]
+    for rows in torch.arange(NUM_IMAGES)[mine].split(batch_size) if mine.start < NUM_IMAGES else ():
+        error.update(made[rows], true[rows])
+        overlap.update((made[rows, 0] > 0).long(), (true[rows, 0] > 0).long())
+    return [error, overlap]
+
+
 def values(rank, num_first, batch_size):
     """Values and counts of every metric on images [0, num_first) for rank 0 and the rest for rank 1."""
     extractor = SmallClassifier(num_steps=5)
@@ -123,7 +137,8 @@ def values(rank, num_first, batch_size):
     told = torch.where((torch.arange(NUM_IMAGES) % 3 == 0)[:, None, None], told.roll(1, 0), told)
     for image, attributes in zip(images[mine].split(batch_size), told[mine].split(batch_size), strict=True):
         captioned.update(image, attributes)
-    metrics = (distance, score, judged, classified, captioned, alignment, *beats, *recognised(mine, batch_size))
+    metrics = (distance, score, judged, classified, captioned, alignment, *beats)
+    metrics += (*recognised(mine, batch_size), *restored(mine, batch_size))
     computed = {metric.name(): metric.compute().item() for metric in metrics}
     return computed | {f"num_samples {metric.name()}": metric.num_samples for metric in metrics}
 

@@ -291,13 +291,15 @@ MISTAKES = [
     ([], ["report needs --run FOLDER"]),
     (["--run", "absent"], ["expected the folder of a finished run", "config.yaml is missing"]),
     (["--run", "RUN", "--to", "FOLDER"], ["it is a folder", "report.html"]),
+    (["--run", "RUN", "--to", "LAST"], ["last.ckpt: it exists and is no page", "an .html file to replace"]),
     (["--run", "RUN", "--open"], ["report has no option --open"]),
 ]
 
 
 @pytest.mark.parametrize(("words", "expected"), MISTAKES)
 def test_a_mistake_is_one_message(folder, tmp_path, words, expected):
-    places = {"RUN": folder / "codec", "FOLDER": tmp_path}
+    last = folder / "codec" / "checkpoints" / "last.ckpt"
+    places = {"RUN": folder / "codec", "FOLDER": tmp_path, "LAST": last}
     status, _, error = command("report", *[places.get(word, word) for word in words])
     assert status == 2
     assert all(part in error for part in expected), error

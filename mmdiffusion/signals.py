@@ -1,13 +1,16 @@
-"""Signals that ask a training to stop: heard at once, answered between two steps."""
+"""Signals that ask a training to stop: heard at once, answered between two steps; before the first, at once."""
 
 import logging
+import os
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
-HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""What schedulers send before they end a job (SIGTERM, or SIGUSR1 by SLURM's --signal), and Ctrl-C."""
+ENDING = (signal.SIGTERM, signal.SIGUSR1)
+"""What schedulers send before they end a job: SIGTERM, or SIGUSR1 by SLURM's --signal."""
+HEARD = (*ENDING, signal.SIGINT)
+"""Those, and Ctrl-C."""
 EXIT_STATUS = 75
 """Of a process that stopped and can go on: EX_TEMPFAIL of sysexits.h, which no crash ends with."""
 
@@ -18,6 +21,19 @@ class Stopped(Exception):  # noqa: N818 - no error: it was asked for
     """A training has stopped between two steps, because a signal asked for it, and can go on."""
 
 
+def end_when_asked() -> None:
+    """Until a training listens, end at once when a scheduler asks: no step has been made, so the command goes on."""
+    for number in ENDING:
+        signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    message = f"mmdiffusion: {name}: stopped, with no step at hand; the same command goes on\n"
+    os.write(2, message.encode())  # not through the buffer of stderr, which may be in use just now
+    os._exit(EXIT_STATUS)  # an exception could be caught by what is being imported, or wait for other processes
+
+
 class Signals:
     """Remembers that this process was asked to stop; asked a second time, it ends as if nobody had listened."""
 
@@ -26,7 +42,9 @@ class Signals:
         self._before: dict[signal.Signals, Any] = {}
 
     def listen(self) -> None:
-        """Hear signals from now on; only the main thread can."""
+        """Hear signals from now on, if not already; only the main thread can."""
+        if self._before:
+            return
         self.name = None
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._hear) for number in HEARD}

@@ -1,6 +1,7 @@
 """Weights in shards: two processes that keep half of everything each train what two with whole weights train."""
 
 import math
+import signal
 
 import pytest
 import torch
@@ -8,12 +9,23 @@ import torch
 from tests.resuming import differences, run_two
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """What `sharding_worker.py` found in each of two processes."""
+def run_worker(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
     processes, errors = run_two("sharding_worker.py", folder, timeout=300)
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    return [process.returncode for process in processes], errors, folder
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What `sharding_worker.py` found in each of two processes.
+
+    A second time where one ends by a segmentation fault: once in about ten runs, on a crowded computer, PyTorch 2.15's
+    thread for gloo has crashed in a process that was gathering the optimizer's state (docs/reproducing.md).
+    """
+    statuses, errors, folder = run_worker(tmp_path_factory)
+    if -signal.SIGSEGV in statuses:
+        statuses, errors, folder = run_worker(tmp_path_factory)
+    assert statuses == [0, 0], "\n".join(errors)
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)], folder
 
 

@@ -104,7 +104,8 @@ class MMDiffusionCLI(LightningCLI):
         if cache.folder is not None:
             self.datamodule = Prepared(self.datamodule, cache, self.model.encoders(), self.model.givable)
         if self.is_resumed:
-            callbacks[:] = [one for one in callbacks if not isinstance(one, StartFrom)]  # its weights are its own
+            # What it would put in place is replaced at once.
+            callbacks[:] = [one for one in callbacks if not isinstance(one, StartFrom)]
         for callback in callbacks:
             if isinstance(callback, CheckedCallback) and callback.is_checked_in(self.subcommand):
                 callback.check(self.trainer, self.model, self.datamodule)

@@ -19,8 +19,8 @@ def run_worker(tmp_path_factory):
 def found(tmp_path_factory):
     """What `sharding_worker.py` found in each of two processes.
 
-    A second time where one ends by a segmentation fault: once in about ten runs, on a crowded computer, PyTorch 2.15's
-    thread for gloo has crashed in a process that was gathering the optimizer's state (docs/reproducing.md).
+    A second time where one ends by a segmentation fault: in one of the first seven runs, on a crowded computer,
+    PyTorch 2.15's thread for gloo crashed in a process that was gathering the optimizer's state (docs/reproducing.md).
     """
     statuses, errors, folder = run_worker(tmp_path_factory)
     if -signal.SIGSEGV in statuses:

@@ -67,6 +67,19 @@ class SampleMetric(Metric):
             encode_text: Texts to embeddings (n, d) of length 1.
         """
 
+    def count_samples(self, num_seen: Int[Tensor, ""]) -> None:
+        """Remember how many samples a value rests on, at the start of `compute`.
+
+        Args:
+            num_seen: Of all processes.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        self.num_samples = int(num_seen)
+        if self.num_samples == 0:
+            raise ValueError(f"{self.name()}: found 0 samples, expected at least 1; draw samples before computing")
+
     def reset(self) -> None:
         """Forget every sample and reference; what `fit` learned stays."""
         super().reset()

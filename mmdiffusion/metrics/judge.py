@@ -113,9 +113,7 @@ class Accuracy(SampleMetric):
         Raises:
             ValueError: If there is no sample altogether.
         """
-        self.num_samples = int(self.num_seen)
-        if self.num_samples == 0:
-            raise ValueError(f"{self.name()}: found 0 samples, expected at least 1; draw samples before computing")
+        self.count_samples(self.num_seen)
         return self.num_correct.double() / self.num_samples
 
 

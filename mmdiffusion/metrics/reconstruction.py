@@ -10,7 +10,37 @@ DATA_RANGE = 2.0
 """From -1 to 1."""
 
 
-class PeakSignalNoiseRatio(SampleMetric):
+class PooledSquares(SampleMetric):
+    """Squared errors, summed over all samples before anything is made of them.
+
+    Args:
+        inputs: Entries of a batch: what was made, and what it should be.
+    """
+
+    squared_error: Tensor
+    num_values: Tensor
+    num_seen: Tensor
+
+    def __init__(self, inputs: tuple[str, str]) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.add_state("squared_error", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("num_values", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("num_seen", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def add(self, squares: Float[Tensor, "*n"], num_samples: int) -> None:
+        """Add errors.
+
+        Args:
+            squares: Squared errors of all numbers that count.
+            num_samples: Samples they are of.
+        """
+        self.squared_error += squares.sum().to(self.squared_error.device)
+        self.num_values += squares.numel()
+        self.num_seen += num_samples
+
+
+class PeakSignalNoiseRatio(PooledSquares):
     """10 log10(range^2 / mean squared error) of reconstructions, in dB, higher is better; infinite for equal data.
 
     The error is pooled over all samples before the logarithm, as torchmetrics' class of the same name does: not the
@@ -23,16 +53,9 @@ class PeakSignalNoiseRatio(SampleMetric):
     """
 
     higher_is_better = True
-    squared_error: Tensor
-    num_values: Tensor
-    num_seen: Tensor
 
     def __init__(self, entry: str = "image", estimate: str = "reconstruction") -> None:
-        super().__init__()
-        self.inputs = (estimate, entry)
-        self.add_state("squared_error", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_values", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("num_seen", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        super().__init__((estimate, entry))
 
     def name(self) -> str:
         """`psnr[image]`, with the entry."""
@@ -50,10 +73,7 @@ class PeakSignalNoiseRatio(SampleMetric):
 
     def update(self, reconstruction: Float[Tensor, "b *size"], data: Float[Tensor, "b *size"]) -> None:
         """Add reconstructions and the data they were made from, both in [-1, 1]."""
-        error = (reconstruction.double() - data.double()).square().sum()
-        self.squared_error += error.to(self.squared_error.device)
-        self.num_values += data.numel()
-        self.num_seen += len(data)
+        self.add((reconstruction.double() - data.double()).square(), len(data))
 
     def compute(self) -> Float[Tensor, ""]:
         """Ratio in dB over all processes, a float64 scalar.
@@ -61,13 +81,11 @@ class PeakSignalNoiseRatio(SampleMetric):
         Raises:
             ValueError: If there is no sample altogether.
         """
-        self.num_samples = int(self.num_seen)
-        if self.num_samples == 0:
-            raise ValueError(f"{self.name()}: found 0 samples, expected at least 1; draw samples before computing")
+        self.count_samples(self.num_seen)
         return 10 * torch.log10(DATA_RANGE**2 * self.num_values / self.squared_error)
 
 
-class VisibleError(SampleMetric):
+class VisibleError(PooledSquares):
     """How far restored images are from what could be seen of them: root mean squared error over the visible pixels.
 
     In units of the images, which are in [-1, 1]; lower is better, and 0 where what could be seen is put back. It says
@@ -78,16 +96,9 @@ class VisibleError(SampleMetric):
     """
 
     higher_is_better = False
-    squared_error: Tensor
-    num_values: Tensor
-    num_seen: Tensor
 
     def __init__(self, masked: str = "masked") -> None:
-        super().__init__()
-        self.inputs = ("image", masked)
-        self.add_state("squared_error", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_values", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("num_seen", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        super().__init__(("image", masked))
 
     def name(self) -> str:
         """`visible_error[masked]`, with the entry."""
@@ -113,10 +124,7 @@ class VisibleError(SampleMetric):
                 "the images' shape with one more channel"
             )
         visible = (masked[:, -1:] > 0).expand_as(image)
-        error = (image.double() - masked[:, :-1].double()).square()[visible].sum()
-        self.squared_error += error.to(self.squared_error.device)
-        self.num_values += visible.sum().to(self.num_values.device)
-        self.num_seen += len(image)
+        self.add((image.double() - masked[:, :-1].double()).square()[visible], len(image))
 
     def compute(self) -> Float[Tensor, ""]:
         """Error over all processes, a float64 scalar in [0, 2]; 0 where nothing could be seen.
@@ -124,7 +132,5 @@ class VisibleError(SampleMetric):
         Raises:
             ValueError: If there is no sample altogether.
         """
-        self.num_samples = int(self.num_seen)
-        if self.num_samples == 0:
-            raise ValueError(f"{self.name()}: found 0 samples, expected at least 1; draw samples before computing")
+        self.count_samples(self.num_seen)
         return (self.squared_error / self.num_values.clamp(min=1)).sqrt()

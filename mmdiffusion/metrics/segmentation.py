@@ -68,9 +68,7 @@ class MeanIntersectionOverUnion(SampleMetric):
         Raises:
             ValueError: if there is no sample altogether.
         """
-        self.num_samples = int(self.num_seen)
-        if self.num_samples == 0:
-            raise ValueError(f"{self.name()}: found 0 samples, expected at least 1; draw samples before computing")
+        self.count_samples(self.num_seen)
         confusion = self.confusion.view(len(self.names), -1).double()
         union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
         return (confusion.diagonal() / union)[union > 0].mean()

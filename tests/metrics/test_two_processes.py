@@ -53,9 +53,11 @@ def together(tmp_path_factory):
         "recall_at_5[image to text]",
         "recall_at_1[text to image]",
         "psnr[image]",
+        "visible_error[masked]",
         "mean_iou[segmentation]",
         "num_samples is[digits-cnn]",
         "num_samples psnr[image]",
+        "num_samples visible_error[masked]",
         "num_samples mean_iou[segmentation]",
     ],
 )

@@ -12,6 +12,7 @@ from torch import distributed
 
 from mmdiffusion.codecs import HashTower, ImageTower
 from mmdiffusion.data import Shapes
+from mmdiffusion.masks import hide
 from mmdiffusion.metrics import (
     BeatAlignment,
     BeatF1,
@@ -29,6 +30,7 @@ from mmdiffusion.metrics import (
     PeakSignalNoiseRatio,
     RetrievalRecall,
     SmallClassifier,
+    VisibleError,
     ZeroShotAccuracy,
 )
 from mmdiffusion.types import SegmentationSpec
@@ -99,13 +101,14 @@ def recognised(mine, batch_size):
 
 def restored(mine, batch_size):
     """Metrics of images and of maps of two classes, beside those that they were made from."""
-    error, overlap = PeakSignalNoiseRatio(), MeanIntersectionOverUnion()
+    error, visible, overlap = PeakSignalNoiseRatio(), VisibleError(), MeanIntersectionOverUnion()
     overlap.describe({"segmentation": SegmentationSpec(("dark", "bright"), 8)})
     made, true = data(1)[0], data(0)[0]
     for rows in torch.arange(NUM_IMAGES)[mine].split(batch_size) if mine.start < NUM_IMAGES else ():
         error.update(made[rows], true[rows])
+        visible.update(made[rows], hide(true[rows], true[rows, 0] < 0))
         overlap.update((made[rows, 0] > 0).long(), (true[rows, 0] > 0).long())
-    return [error, overlap]
+    return [error, visible, overlap]
 
 
 def values(rank, num_first, batch_size):

@@ -12,8 +12,8 @@ from mmdiffusion.nn.positions import Rotation, rotate
 
 LONG = 1024
 """Tokens from which a sequence is long: see `attend`."""
-NARROW = 32
-"""Width below which a head is narrow: see `normalise`."""
+REGISTER = 64
+"""Bytes of a register of today's processors: a head that takes less is narrow."""
 
 Tokens = Float[Tensor, "b n d"]
 Heads = Float[Tensor, "b n heads e"]
@@ -152,9 +152,14 @@ def normalise(x: Float[Tensor, "*b d"], scale: Float[Tensor, " d"]) -> Float[Ten
     In the precision of `x`, but for narrow heads in bfloat16 on a CPU: PyTorch takes rows shorter than its registers,
     32 numbers, one number at a time, which took 3.4 times as long (forward and backward) as float32 and two casts.
     """
-    is_wider = x.device.type == "cpu" and x.dtype == torch.bfloat16 and x.shape[-1] < NARROW
+    is_wider = x.device.type == "cpu" and x.dtype == torch.bfloat16 and is_narrow(x)
     precision = torch.float32 if is_wider else x.dtype
     return F.layer_norm(x.to(precision), x.shape[-1:], scale.to(precision), eps=1e-6).to(x.dtype)
+
+
+def is_narrow(heads: Float[Tensor, "*b d"]) -> bool:
+    """Whether a processor's register holds more numbers than a head has."""
+    return heads.shape[-1] * heads.element_size() < REGISTER
 
 
 def attend(
@@ -166,16 +171,20 @@ def attend(
 ) -> Float[Tensor, "b n heads*d"]:
     """Attention of every head, heads side by side in the result; a mask goes with nothing `beside`.
 
-    PyTorch's fused kernel, but for bfloat16 on a CPU, where its backward pass is slow (docs/performance.md): long
-    sequences have one in blocks there, short ones are plain products.
+    PyTorch's fused kernel, but for bfloat16 and for narrow heads on a CPU, where its backward pass is slow
+    (docs/performance.md): long sequences have one in blocks there, and short ones in bfloat16 are plain products.
     """
-    is_half_on_cpu = queries.device.type == "cpu" and queries.dtype == torch.bfloat16
-    if is_half_on_cpu and queries.shape[1] < LONG:
+    is_on_cpu, is_long, is_half = (
+        queries.device.type == "cpu",
+        queries.shape[1] >= LONG,
+        queries.dtype == torch.bfloat16,
+    )
+    if is_on_cpu and is_half and not is_long:
         return attend_by_products(queries, keys, values, mask, beside)
     if beside is not None:
         keys, values = join(KeysValues(keys, values), beside)
     queries, keys, values = (x.transpose(1, 2) for x in (queries, keys, values))
-    if is_half_on_cpu:
+    if is_on_cpu and is_long and (is_half or is_narrow(queries)):
         mixed = blockwise_attention(queries, keys, values, mask)
     else:
         allowed = None if mask is None else mask[:, None, None]

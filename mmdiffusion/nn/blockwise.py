@@ -1,19 +1,20 @@
-"""Attention of long sequences on a CPU: PyTorch's fused forward pass, and a backward pass in blocks of heads.
+"""Attention of long sequences on a CPU: PyTorch's fused forward pass, and a backward pass in blocks.
 
-PyTorch's fused backward pass on a CPU is slow in bfloat16. Here the weights of a few heads at a
-time are made again by plain products, in memory that the caches hold (derived; recomputation as in Dao et al. 2022,
-Alg. 4, arXiv 2205.14135). `mmdiffusion.nn.attention` says where it pays.
+PyTorch's fused backward pass on a CPU is slow in bfloat16, and where heads are narrow. Here the weights of a block are
+made again by plain products, in memory that the caches hold (derived; recomputation as in Dao et al. 2022, Alg. 4,
+arXiv 2205.14135). `mmdiffusion.nn.attention` says where it pays.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, library
 
-BLOCK = 2**21
-"""Attention weights of one block; two such are in memory at once."""
+WEIGHTS = {torch.bfloat16: 2**20, torch.float32: 2**17}
+"""Attention weights that a thread has in a block, by precision; a block keeps two numbers for each."""
 HIDDEN = -1e4
 """Logarithm of the weight of a masked key: exp of it is 0, and unlike infinity it may be multiplied."""
 
@@ -79,8 +80,7 @@ def gradients(
         mixed: Result of the forward pass.
         log_totals: Logarithm of each row's sum of exponentials, (b, heads, n).
     """
-    size, num_heads, length, width = queries.shape
-    num_keys, scale = keys.shape[2], width**-0.5
+    (heads, width), scale = (queries.shape[:2], queries.shape[-1]), queries.shape[-1] ** -0.5
     products = gradient.to(log_totals.dtype) * mixed
     totals, shares = (_parts(-x, queries.dtype) for x in (log_totals, products.sum(-1)))
     hidden = [] if mask is None else [~mask[:, None] * HIDDEN]
@@ -90,16 +90,14 @@ def gradients(
     column_values = _with_columns(values, [1.0 for _ in shares])
 
     row_sums = rows.new_empty(rows.shape)
-    column_sums, value_sums = (x.new_empty(len(x), x.shape[2], num_keys) for x in (rows, row_gradients))
-    step = max(1, BLOCK // (length * num_keys))
-    blocks = (x.split(step) for x in (rows, columns, row_gradients, column_values, row_sums, column_sums, value_sums))
-    for query, key, row, value, query_sum, key_sum, value_sum in zip(*blocks, strict=True):
-        weights = torch.bmm(query, key.mT).exp_()
-        torch.bmm(row.mT, weights, out=value_sum)
-        scores = torch.bmm(row, value.mT).mul_(weights)
-        torch.bmm(scores, key, out=query_sum)
-        torch.bmm(query.mT, scores, out=key_sum)
-    heads = (size, num_heads)
+    column_sums, value_sums = (x.new_zeros(len(x), x.shape[2], x.shape[1]) for x in (columns, column_values))
+    blocks = _blocks((rows, row_gradients, row_sums), (columns, column_values, column_sums, value_sums))
+    for weights, scores, (query, row, query_sum), (key, value, key_sum, value_sum) in blocks:
+        torch.bmm(query, key.mT, out=weights).exp_()
+        value_sum.baddbmm_(row.mT, weights)
+        torch.bmm(row, value.mT, out=scores).mul_(weights)
+        key_sum.baddbmm_(query.mT, scores)
+        query_sum.copy_(torch.bmm(scores, key))  # not by `out`, slow where heads are not side by side
     return (
         row_sums[..., :width].mul(scale).unflatten(0, heads),
         column_sums[:, :width].mT.unflatten(0, heads).contiguous(),
@@ -110,6 +108,26 @@ def gradients(
 @gradients.register_fake
 def _(gradient: Tensor, queries: Tensor, keys: Tensor, values: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     return queries.new_empty(queries.shape), keys.new_empty(keys.shape), values.new_empty(values.shape)
+
+
+def _blocks(by_query: Sequence[Tensor], by_key: Sequence[Tensor]) -> Iterator[tuple[Any, ...]]:
+    """Heads for every thread, and some of their queries: room for their weights, twice; their rows; their columns.
+
+    Args:
+        by_query: Tensors (heads, n, ...).
+        by_key: Tensors (heads, m, ...), or (heads, ..., m).
+    """
+    (num_heads, length, _), num_keys = by_query[0].shape, by_key[0].shape[1]
+    most = WEIGHTS.get(by_query[0].dtype, WEIGHTS[torch.float32])
+    num_together = min(num_heads, torch.get_num_threads() * max(1, most // (length * num_keys)))
+    num_rows = min(length, max(1, most // num_keys))
+    room = by_query[0].new_empty(2, num_together * num_rows * num_keys)
+    for heads in zip(*(x.split(num_together) for x in (*by_query, *by_key)), strict=True):
+        rows_of_heads, columns = heads[: len(by_query)], heads[len(by_query) :]
+        for rows in zip(*(x.split(num_rows, dim=1) for x in rows_of_heads), strict=True):
+            shape = (*rows[0].shape[:2], num_keys)
+            weights, scores = (part[: math.prod(shape)].view(shape) for part in room)
+            yield weights, scores, rows, columns
 
 
 def _parts(x: Tensor, dtype: torch.dtype) -> list[Tensor]:

@@ -24,9 +24,9 @@ def with_gradients(mixed, leaves):
 
 
 @pytest.mark.parametrize("mask", [None, MASK])
-@pytest.mark.parametrize("block", [1, 2 * 4 * 7, 2**21])
-def test_gradients_are_those_of_finite_differences_whatever_the_block(monkeypatch, mask, block):
-    monkeypatch.setattr(blockwise, "BLOCK", block)
+@pytest.mark.parametrize("num_weights", [1, 3 * 7, 4 * 7, 2 * 4 * 7, 2**21])  # one query, three of four, a head, two
+def test_gradients_are_those_of_finite_differences_whatever_the_block(monkeypatch, mask, num_weights):
+    monkeypatch.setitem(blockwise.WEIGHTS, torch.float32, num_weights)
     assert torch.autograd.gradcheck(lambda *x: blockwise_attention(*x, mask), inputs())
 
 

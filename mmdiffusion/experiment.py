@@ -8,6 +8,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
+from mmdiffusion.allocation import keep_freed_memory
 from mmdiffusion.callbacks.bad_steps import SkipBadSteps
 from mmdiffusion.callbacks.checked import CheckedCallback
 from mmdiffusion.callbacks.ema import EMA
@@ -94,6 +95,8 @@ class MMDiffusionCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Open a cache, and find, before anything is written, what callbacks and method would find later."""
         check_precision(self.trainer.precision)
+        if self.trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
         callbacks: list[Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         if self.is_averaged and not any(isinstance(callback, EMA) for callback in callbacks):
             raise ValueError(

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from tests.house import PACKAGE, File
 
 LEVELS = (
-    {"types", "usage", "seeding", "signals", "checkpoints", "resuming", "masks", "numbers", "optimizers", "sharding"},
+    {"types", "usage", "seeding", "signals", "allocation", "checkpoints", "resuming", "masks", "numbers", "optimizers"}
+    | {"sharding"},
     {"losses", "diffusion", "nn", "codecs", "data", "metrics"},
     {"methods"},
     {"runs", "callbacks", "messages"},

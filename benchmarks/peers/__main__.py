@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.peers import distances, processes, sampling, tokens, unets
 from benchmarks.peers.table import markdown
+from mmdiffusion.allocation import keep_freed_memory
 
 SECTIONS = {"unets": unets, "tokens": tokens, "sampling": sampling, "fid": distances, "processes": processes}
 
@@ -57,6 +58,7 @@ def main() -> None:
         parser.error(str(error))
     warnings.filterwarnings("ignore", module="diffusers|denoising_diffusion_pytorch")
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as in a training by the command line, here for everybody
     rows = [row for name in wanted for row in SECTIONS[name].measure(options.rounds)]
     sys.stdout.write(
         f"{options.rounds} rounds, {options.threads} threads, PyTorch {torch.__version__}, {platform.processor()}\n\n"

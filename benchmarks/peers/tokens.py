@@ -15,6 +15,7 @@ from benchmarks.contrast import training_step as contrastive_step
 from benchmarks.peers.steps import PRECISIONS, Step, count_flops, described, peak_memory, training_step
 from benchmarks.peers.table import Row, ratios
 from benchmarks.turns import seconds_in_turns
+from mmdiffusion.allocation import keep_freed_memory
 from mmdiffusion.methods import Contrast, IntraNegatives
 
 NEEDS = ("diffusers",)
@@ -66,6 +67,7 @@ def peak(who: str, precision: str) -> None:
         who: Whose step.
         precision: Its precision.
     """
+    keep_freed_memory()
     step = BUILDERS[who](PRECISIONS[precision])
     before = peak_memory()
     for _ in range(NUM_WARM_STEPS):

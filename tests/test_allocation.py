@@ -1,0 +1,45 @@
+"""Freed memory stays with a process: counted by the pages that the system has to hand out again."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mmdiffusion import allocation
+
+PROGRAM = """
+import resource, sys
+import torch
+from mmdiffusion.allocation import keep_freed_memory
+
+def num_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(10_000_000)  # 40 MB, more than glibc keeps by itself
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+torch.set_num_threads(1)
+given_back = num_faults()
+assert keep_freed_memory()
+for _ in range(4):
+    num_faults()  # what a tensor left is a few bytes too short for the next while small things lie close behind it
+print(given_back, num_faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+def test_memory_of_one_tensor_serves_the_next():
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    given_back, kept = (int(word) for word in done.stdout.split())
+    assert kept < given_back / 20
+
+
+def test_other_systems_are_left_alone(monkeypatch):
+    monkeypatch.setattr(allocation.sys, "platform", "darwin")
+    monkeypatch.setattr(allocation.ctypes, "CDLL", lambda name: pytest.fail("asked for a library"))
+    assert not allocation.keep_freed_memory()
+
+
+def test_a_library_without_the_setting_is_left_alone(monkeypatch):
+    monkeypatch.setattr(allocation.ctypes, "CDLL", lambda name: object())
+    assert not allocation.keep_freed_memory()

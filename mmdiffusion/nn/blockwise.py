@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, library
+from torch.utils.flop_counter import register_flop_formula, sdpa_backward_flop_count
 
 WEIGHTS = {torch.bfloat16: 2**20, torch.float32: 2**17}
 """Attention weights that a thread has in a block, by precision; a block keeps two numbers for each."""
@@ -108,6 +109,12 @@ def gradients(
 @gradients.register_fake
 def _(gradient: Tensor, queries: Tensor, keys: Tensor, values: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     return queries.new_empty(queries.shape), keys.new_empty(keys.shape), values.new_empty(values.shape)
+
+
+@register_flop_formula(torch.ops.mmdiffusion.blockwise_attention_backward)
+def _num_operations(gradient: Any, queries: Any, keys: Any, values: Any, *rest: Any, **more: Any) -> int:
+    """From shapes, as PyTorch counts its own kernels: scores, which are made a second time, and four products."""
+    return sdpa_backward_flop_count(gradient, queries, keys, values)
 
 
 def _blocks(by_query: Sequence[Tensor], by_key: Sequence[Tensor]) -> Iterator[tuple[Any, ...]]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import library
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmdiffusion.nn import blockwise
 from mmdiffusion.nn.blockwise import blockwise_attention, gradients
@@ -55,3 +56,13 @@ def test_what_torch_compile_is_told_of_the_operator_is_true():
     mixed, log_totals = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*leaves)
     arguments = (torch.ones_like(mixed), *leaves, MASK, mixed, log_totals)
     library.opcheck(gradients, [x.detach() for x in arguments], test_utils=("test_schema", "test_faketensor"))
+
+
+def test_its_operations_are_counted_as_those_of_pytorch():
+    counts = []
+    for attend in (blockwise_attention, F.scaled_dot_product_attention):
+        leaves = inputs(torch.float32)
+        with FlopCounterMode(display=False) as counter:
+            with_gradients(attend(*leaves), leaves)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] == 7 * 2 * (2 * 3 * 4 * 7 * 6)  # seven products of so many multiply-adds

@@ -91,19 +91,20 @@ def gradients(
     column_values = _with_columns(values, [1.0 for _ in shares])
 
     row_sums = rows.new_empty(rows.shape)
-    column_sums, value_sums = (x.new_zeros(len(x), x.shape[2], x.shape[1]) for x in (columns, column_values))
+    column_sums, value_sums = (
+        log_totals.new_zeros(len(x), x.shape[2], x.shape[1]) for x in (columns, column_values)
+    )  # in float32: a sum over many blocks in bfloat16 would be rounded in each
     blocks = _blocks((rows, row_gradients, row_sums), (columns, column_values, column_sums, value_sums))
     for weights, scores, (query, row, query_sum), (key, value, key_sum, value_sum) in blocks:
         torch.bmm(query, key.mT, out=weights).exp_()
-        value_sum.baddbmm_(row.mT, weights)
+        _add_product(value_sum, row.mT, weights)
         torch.bmm(row, value.mT, out=scores).mul_(weights)
-        key_sum.baddbmm_(query.mT, scores)
+        _add_product(key_sum, query.mT, scores)
         query_sum.copy_(torch.bmm(scores, key))  # not by `out`, slow where heads are not side by side
-    return (
-        row_sums[..., :width].mul(scale).unflatten(0, heads),
-        column_sums[:, :width].mT.unflatten(0, heads).contiguous(),
-        value_sums[:, :width].mT.unflatten(0, heads).contiguous(),
+    by_keys, by_values = (
+        x[:, :width].mT.unflatten(0, heads).to(queries.dtype).contiguous() for x in (column_sums, value_sums)
     )
+    return row_sums[..., :width].mul(scale).unflatten(0, heads), by_keys, by_values
 
 
 @gradients.register_fake
@@ -135,6 +136,14 @@ def _blocks(by_query: Sequence[Tensor], by_key: Sequence[Tensor]) -> Iterator[tu
             shape = (*rows[0].shape[:2], num_keys)
             weights, scores = (part[: math.prod(shape)].view(shape) for part in room)
             yield weights, scores, rows, columns
+
+
+def _add_product(total: Tensor, first: Tensor, second: Tensor) -> None:
+    """Add products of matrices to a total that may be of a higher precision."""
+    if total.dtype == first.dtype:
+        total.baddbmm_(first, second)
+    else:
+        total.add_(torch.bmm(first, second))
 
 
 def _parts(x: Tensor, dtype: torch.dtype) -> list[Tensor]:

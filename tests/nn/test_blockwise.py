@@ -40,7 +40,9 @@ def test_in_float32_it_is_the_attention_of_pytorch(mask):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-def test_in_bfloat16_it_is_about_as_exact_as_plain_products():
+@pytest.mark.parametrize("num_weights", [2**20, 4 * 96], ids=["one block", "32 blocks"])
+def test_in_bfloat16_it_is_about_as_exact_as_plain_products(monkeypatch, num_weights):
+    monkeypatch.setitem(blockwise.WEIGHTS, torch.bfloat16, num_weights)
     half = inputs(torch.bfloat16, length=128, num_keys=96, width=12)
     exact = [x.detach().double().requires_grad_() for x in half]
     expected = with_gradients(F.scaled_dot_product_attention(*exact), exact)

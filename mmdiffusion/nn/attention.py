@@ -174,11 +174,8 @@ def attend(
     PyTorch's fused kernel, but for bfloat16 and for narrow heads on a CPU, where its backward pass is slow
     (docs/performance.md): long sequences have one in blocks there, and short ones in bfloat16 are plain products.
     """
-    is_on_cpu, is_long, is_half = (
-        queries.device.type == "cpu",
-        queries.shape[1] >= LONG,
-        queries.dtype == torch.bfloat16,
-    )
+    is_on_cpu, is_half = queries.device.type == "cpu", queries.dtype == torch.bfloat16
+    is_long = queries.shape[1] >= LONG
     if is_on_cpu and is_half and not is_long:
         return attend_by_products(queries, keys, values, mask, beside)
     if beside is not None:

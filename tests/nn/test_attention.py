@@ -29,15 +29,19 @@ def test_attend_is_the_attention_of_pytorch(masked):
 
 
 @pytest.mark.parametrize("length", [64, LONG])
-def test_attention_in_bfloat16_is_that_of_float32_at_any_length(length):
-    half = [normal(seed, 1, length, 2, 8).bfloat16().requires_grad_() for seed in range(3)]
-    whole = [x.detach().float().requires_grad_() for x in half]
-    gradient = normal(3, 1, length, 16)
-    mixed, expected = attend(*half), attend(*whole)
-    torch.testing.assert_close(mixed.float(), expected, atol=1e-2, rtol=2e-2)
-    found = torch.autograd.grad(mixed, half, gradient.bfloat16())
-    for one, other in zip(found, torch.autograd.grad(expected, whole, gradient), strict=True):
-        torch.testing.assert_close(one.float(), other, atol=2e-2 * other.abs().max().item(), rtol=2e-2)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("width", [8, 32])
+def test_attention_is_its_formula_at_any_length_width_and_precision(width, dtype, tolerance, length):
+    given = [normal(seed, 1, length, 2, width).to(dtype).requires_grad_() for seed in range(3)]
+    exact = [x.detach().double().requires_grad_() for x in given]
+    queries, keys, values = (x.transpose(1, 2) for x in exact)
+    expected = ((queries @ keys.mT / width**0.5).softmax(-1) @ values).transpose(1, 2).flatten(2)
+    mixed, gradient = attend(*given), normal(3, 1, length, 2 * width)
+    found = [mixed, *torch.autograd.grad(mixed, given, gradient.to(dtype))]
+    wanted = [expected, *torch.autograd.grad(expected, exact, gradient.double())]
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == dtype
+        torch.testing.assert_close(one.double(), other, atol=tolerance * other.abs().max().item(), rtol=tolerance)
 
 
 @pytest.mark.parametrize("width", [12, 32])

@@ -4,8 +4,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from mmdiffusion import allocation
+from mmdiffusion.experiment import MMDiffusionCLI
+from tests.helpers import write_config
 
 PROGRAM = """
 import resource, sys
@@ -43,3 +47,13 @@ def test_other_systems_are_left_alone(monkeypatch):
 def test_a_library_without_the_setting_is_left_alone(monkeypatch):
     monkeypatch.setattr(allocation.ctypes, "CDLL", lambda name: object())
     assert not allocation.keep_freed_memory()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_an_experiment_asks_for_it_on_a_cpu_alone(monkeypatch, tmp_path, device):
+    asked = []
+    monkeypatch.setattr("mmdiffusion.experiment.keep_freed_memory", lambda: asked.append(True))
+    monkeypatch.setattr(SingleDeviceStrategy, "root_device", torch.device(device))
+    monkeypatch.setattr(sys, "argv", ["mmdiffusion"])
+    MMDiffusionCLI(tmp_path / "run", ["-c", str(write_config(tmp_path / "tiny.yaml"))], execute=False)
+    assert asked == [True] * (device == "cpu")

@@ -78,10 +78,16 @@ class Written(TorchDispatchMode):
         return out
 
 
-def training_step(contrasts: list[Contrast], precision: torch.dtype) -> Callable[[], None]:
-    """One training step on fixed random tokens, as a function to call."""
+def training_step(contrasts: list[Contrast], precision: torch.dtype, **settings: Any) -> Callable[[], None]:
+    """One training step on fixed random tokens, as a function to call.
+
+    Args:
+        contrasts: Contrastive terms.
+        precision: bfloat16 is that of autocast.
+        settings: Further ones of the denoiser.
+    """
     torch.manual_seed(0)
-    denoiser = partial(Denoiser, levels=[Level(192, 18, 16)], positions="learned")
+    denoiser = partial(Denoiser, levels=[Level(192, 18, 16)], positions="learned", **settings)
     schedule = ReleasedSchedule(80)
     spec: DataSpec = {"tokens": TokenSpec(CODES, GRID)}
     method = CDCD(spec, Tokens, Random, denoiser, schedule, Ancestral(), contrasts, drop_share=0.0, token_width=192)

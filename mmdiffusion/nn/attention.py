@@ -1,5 +1,6 @@
 """Attention: among tokens, to further tokens beside them, and to a context."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from mmdiffusion.nn.blockwise import blockwise_attention
 from mmdiffusion.nn.positions import Rotation, rotate
+from mmdiffusion.nn.recomputation import recomputed
 
 LONG = 1024
 """Tokens from which a sequence is long: see `attend`."""
@@ -17,6 +19,8 @@ REGISTER = 64
 
 Tokens = Float[Tensor, "b n d"]
 Heads = Float[Tensor, "b n heads e"]
+Pairs = Float[Tensor, "b n pairs e"]
+"""Queries of every head, then keys of every head."""
 
 
 class KeysValues(NamedTuple):
@@ -75,8 +79,14 @@ class SelfAttention(nn.Module):
         Returns:
             The mixed tokens; and their keys and values, for others to see.
         """
-        queries, seen = self.heads(x, rotation)
-        return self.mix(queries, seen, mask, beside), seen
+        projected, values = self._project(x)
+
+        def among(queries_keys: Pairs) -> tuple[Tokens, KeysValues]:
+            queries, keys = queries_keys.chunk(2, dim=2)
+            seen = KeysValues(keys, values)
+            return self.mix(queries, seen, mask, beside), seen
+
+        return recomputed(partial(self._place, projected, rotation), among)
 
     def heads(self, x: Tokens, rotation: Rotation | None = None) -> tuple[Heads, KeysValues]:
         """Queries, keys and values of every head.
@@ -85,13 +95,19 @@ class SelfAttention(nn.Module):
             x: Tokens.
             rotation: Rotary angles; `None` for no positions.
         """
-        projected = self.project(x).unflatten(-1, (3 * self.num_heads, -1))
-        queries_keys, values = projected.split((2 * self.num_heads, self.num_heads), dim=2)
-        queries_keys = normalise(queries_keys, self.scale)
-        if rotation is not None:
-            queries_keys = rotate(queries_keys, rotation)
-        queries, keys = queries_keys.chunk(2, dim=2)
+        projected, values = self._project(x)
+        queries, keys = self._place(projected, rotation).chunk(2, dim=2)
         return queries, KeysValues(keys, values)
+
+    def _project(self, x: Tokens) -> tuple[Pairs, Heads]:
+        """Queries and keys, as they are; and values."""
+        projected = self.project(x).unflatten(-1, (3 * self.num_heads, -1))
+        return projected.split((2 * self.num_heads, self.num_heads), dim=2)
+
+    def _place(self, queries_keys: Pairs, rotation: Rotation | None) -> Pairs:
+        """Normalise queries and keys, and turn them."""
+        queries_keys = normalise(queries_keys, self.scale)
+        return queries_keys if rotation is None else rotate(queries_keys, rotation)
 
     def mix(
         self,
@@ -141,9 +157,14 @@ class CrossAttention(nn.Module):
             context: Context tokens.
             mask: True where a context token counts; `None` counts all.
         """
-        queries = normalise(self.project(x).unflatten(-1, (self.num_heads, -1)), self.scale)
+        projected = self.project(x).unflatten(-1, (self.num_heads, -1))
         keys, values = self.project_context(context).unflatten(-1, (2, self.num_heads, -1)).unbind(2)
-        return self.out(attend(queries, normalise(keys, self.scale), values, mask))
+        keys = normalise(keys, self.scale)
+        mixed = recomputed(
+            partial(normalise, projected, self.scale),
+            lambda queries: attend(queries, keys, values, mask),
+        )
+        return self.out(mixed)
 
 
 def normalise(x: Float[Tensor, "*b d"], scale: Float[Tensor, " d"]) -> Float[Tensor, "*b d"]:
@@ -154,7 +175,8 @@ def normalise(x: Float[Tensor, "*b d"], scale: Float[Tensor, " d"]) -> Float[Ten
     """
     is_wider = x.device.type == "cpu" and x.dtype == torch.bfloat16 and is_narrow(x)
     precision = torch.float32 if is_wider else x.dtype
-    return F.layer_norm(x.to(precision), x.shape[-1:], scale.to(precision), eps=1e-6).to(x.dtype)
+    norm = partial(F.layer_norm, normalized_shape=x.shape[-1:], weight=scale.to(precision), eps=1e-6)
+    return recomputed(partial(x.to, precision), norm).to(x.dtype)
 
 
 def is_narrow(heads: Float[Tensor, "*b d"]) -> bool:

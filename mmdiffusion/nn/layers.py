@@ -1,6 +1,7 @@
 """Layers of the denoiser: time features, feed-forward, adaptive normalisation, blocks."""
 
 import math
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from mmdiffusion.nn.attention import CrossAttention, KeysValues, SelfAttention, Tokens
 from mmdiffusion.nn.positions import Rotation
+from mmdiffusion.nn.recomputation import in_precision_of_products, recomputed
 
 Vector = Float[Tensor, "b e"]
 
@@ -57,14 +59,26 @@ class FeedForward(nn.Sequential):
             nn.Linear(expansion * width, width),
         )
 
+    def forward(self, input: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """Run the layers."""
+        first, activation, last = self
+        return recomputed(partial(activation, first(input)), last)
+
 
 def modulate(
     x: Float[Tensor, "b *n d"],
     shift: Float[Tensor, "b *one d"],
     scale: Float[Tensor, "b *one d"],
 ) -> Float[Tensor, "b *n d"]:
-    """Normalise each token, then scale by 1 + scale and shift (adaLN; Peebles & Xie 2023, Sec. 3.2)."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
+    """Normalise each token, then scale by 1 + scale and shift (adaLN; Peebles & Xie 2023, Sec. 3.2), for a product."""
+    normalise = partial(F.layer_norm, x, x.shape[-1:], eps=1e-6)
+    modulated = recomputed(normalise, lambda normalised: torch.addcmul(shift, normalised, 1 + scale))
+    return in_precision_of_products(modulated)
+
+
+def normalise_by(norm: nn.LayerNorm, x: Tokens) -> Tokens:
+    """Normalise each token, for a product."""
+    return in_precision_of_products(norm(x))
 
 
 class Modulation(nn.Linear):
@@ -129,12 +143,14 @@ class Block(nn.Module):
             The tokens; and what others can see of them in this block's attention.
         """
         shift, scale, gate, *second = self.modulation(vector)[:, None].chunk(6, dim=-1)
-        mixed, seen = self.attention(modulate(x, shift, scale), rotation, beside=beside)
+        attend = partial(self.attention, rotation=rotation, beside=beside)
+        mixed, seen = recomputed(partial(modulate, x, shift, scale), attend)
         x = torch.addcmul(x, gate, mixed)
         if self.cross is not None:
-            x = x + self.cross(self.cross_norm(x), context, mask)
+            read = partial(self.cross, context=context, mask=mask)
+            x = x + recomputed(partial(normalise_by, self.cross_norm, x), read)
         shift, scale, gate = second
-        return torch.addcmul(x, gate, self.feed_forward(modulate(x, shift, scale))), seen
+        return torch.addcmul(x, gate, recomputed(partial(modulate, x, shift, scale), self.feed_forward)), seen
 
 
 class Layer(nn.Module):

@@ -1,4 +1,4 @@
-"""Trains plainly, compiled, and compiled with blocks that run twice: a program that `test_compile.py` runs.
+"""Trains plainly, compiled, and compiled with parts that run twice: a program that `test_compile.py` runs.
 
 python compile_worker.py FOLDER. Under pytest every function checks its types, and that would be compiled too. Graphs
 run as they were captured, so that no compiler is needed.
@@ -42,6 +42,7 @@ def main(folder):
     Denoiser.compile = partialmethod(nn.Module.compile, backend=as_captured)
     made = {"plain": fit(folder), "compiled": fit(folder, Compile())}
     made["twice"] = fit(folder, Compile(), gradient_checkpointing=True)
+    made["selective"] = fit(folder, Compile(), gradient_checkpointing="selective")
     calls.clear()
     torch.compile(lambda x: 2 * x, backend=as_captured)(torch.ones(1))
     made["later"] = {"calls": list(calls)}

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Three trainings of three steps, each step with a validation behind it."""
+    """Four trainings of three steps, each step with a validation behind it."""
     folder = tmp_path_factory.mktemp("compile")
     worker = Path(__file__).with_name("compile_worker.py")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -36,14 +36,15 @@ def test_training_steps_are_compiled_whole_and_nothing_else(made):
     assert made["compiled"]["calls"] == [True] * STEPS, "validation, without gradients, runs what is written"
 
 
-@pytest.mark.parametrize("name", ["compiled", "twice"])
+@pytest.mark.parametrize("name", ["compiled", "twice", "selective"])
 def test_compiled_steps_train_the_same_weights(made, name):
     for part, weight in made["plain"]["weights"].items():
         torch.testing.assert_close(made[name]["weights"][part], weight, rtol=1e-4, atol=1e-6)
 
 
-def test_blocks_that_run_twice_are_compiled(made):
-    assert made["twice"]["calls"] == [True] * STEPS
+@pytest.mark.parametrize("name", ["twice", "selective"])
+def test_what_runs_twice_is_compiled_whole(made, name):
+    assert made[name]["calls"] == [True] * STEPS
 
 
 def test_what_others_compile_is_compiled_afterwards(made):

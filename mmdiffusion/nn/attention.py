@@ -15,7 +15,7 @@ from mmdiffusion.nn.recomputation import recomputed
 LONG = 1024
 """Tokens from which a sequence is long: see `attend`."""
 REGISTER = 64
-"""Bytes of a register of today's processors: a head that takes less is narrow."""
+"""Bytes of the longest registers of a CPU (AVX-512): a head that takes less is narrow."""
 
 Tokens = Float[Tensor, "b n d"]
 Heads = Float[Tensor, "b n heads e"]
@@ -184,6 +184,18 @@ def is_narrow(heads: Float[Tensor, "*b d"]) -> bool:
     return heads.shape[-1] * heads.element_size() < REGISTER
 
 
+def pays_in_blocks(
+    queries: Float[Tensor, "b n heads d"],
+    keys: Float[Tensor, "b m heads d"],
+    values: Float[Tensor, "b m heads d"],
+) -> bool:
+    """Whether `blockwise_attention` is the fastest: long sequences in bfloat16, and of narrow heads in float32."""
+    if queries.device.type != "cpu" or queries.shape[1] < LONG or keys.shape[1] == 0:
+        return False
+    precisions = {queries.dtype, keys.dtype, values.dtype}
+    return precisions == {torch.bfloat16} or (precisions == {torch.float32} and is_narrow(queries))
+
+
 def attend(
     queries: Float[Tensor, "b n heads d"],
     keys: Float[Tensor, "b m heads d"],
@@ -196,14 +208,13 @@ def attend(
     PyTorch's fused kernel, but for bfloat16 and for narrow heads on a CPU, where its backward pass is slow
     (docs/performance.md): long sequences have one in blocks there, and short ones in bfloat16 are plain products.
     """
-    is_on_cpu, is_half = queries.device.type == "cpu", queries.dtype == torch.bfloat16
-    is_long = queries.shape[1] >= LONG
-    if is_on_cpu and is_half and not is_long:
+    if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.shape[1] < LONG:
         return attend_by_products(queries, keys, values, mask, beside)
     if beside is not None:
         keys, values = join(KeysValues(keys, values), beside)
+    in_blocks = pays_in_blocks(queries, keys, values)
     queries, keys, values = (x.transpose(1, 2) for x in (queries, keys, values))
-    if is_on_cpu and is_long and (is_half or is_narrow(queries)):
+    if in_blocks:
         mixed = blockwise_attention(queries, keys, values, mask)
     else:
         allowed = None if mask is None else mask[:, None, None]

@@ -29,12 +29,17 @@ def blockwise_attention(
     """softmax(Q K^T / sqrt(d)) V, on the CPU.
 
     Args:
-        queries: Of every head.
-        keys: Of every head, in the queries' precision.
+        queries: Of every head, in float32 or bfloat16.
+        keys: Of every head, in the queries' precision; at least one.
         values: Of every head, in the queries' precision.
         mask: True where a key counts, at least one of each sample; `None` counts all.
     """
-    return _BlockwiseAttention.apply(queries, keys, values, mask)
+    return _BlockwiseAttention.apply(*(_with_channels_last(x) for x in (queries, keys, values)), mask)
+
+
+def _with_channels_last(heads: Tensor) -> Tensor:
+    """What the fused kernel takes for granted when it is called by its name."""
+    return heads if heads.stride(-1) == 1 else heads.contiguous()
 
 
 class _BlockwiseAttention(torch.autograd.Function):
@@ -65,12 +70,13 @@ def gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values.
 
-    With weights P = exp(Q K^T / sqrt(d) - log_totals) and the gradient G of the mixed values O:
+    With weights P = exp((Q K^T - sqrt(d) log_totals) / sqrt(d)) and the gradient G of the mixed values O:
 
         dV = P^T G,   dS = P * (G V^T - sum(G * O)),   dQ = dS K / sqrt(d),   dK = dS^T Q / sqrt(d)
 
     What is subtracted in each row, and from each masked key, stands in further columns of the factors, so that the
-    products subtract it.
+    products subtract it. Products divide by sqrt(d), as in the forward pass: queries divided and rounded would give
+    other scores than those that the totals are of, and exp would make much of the difference where scores are large.
 
     Args:
         gradient: Of the mixed values, (b, heads, n, d) as all that follow.
@@ -83,9 +89,9 @@ def gradients(
     """
     (heads, width), scale = (queries.shape[:2], queries.shape[-1]), queries.shape[-1] ** -0.5
     products = gradient.to(log_totals.dtype) * mixed
-    totals, shares = (_parts(-x, queries.dtype) for x in (log_totals, products.sum(-1)))
-    hidden = [] if mask is None else [~mask[:, None] * HIDDEN]
-    rows = _with_columns(queries * scale, [*totals, *(1.0 for _ in hidden)])
+    totals, shares = (_parts(-x, queries.dtype) for x in (log_totals / scale, products.sum(-1)))
+    hidden = [] if mask is None else [~mask[:, None] * HIDDEN / scale]
+    rows = _with_columns(queries, [*totals, *(1.0 for _ in hidden)])
     columns = _with_columns(keys, [*(1.0 for _ in totals), *hidden])
     row_gradients = _with_columns(gradient, shares)
     column_values = _with_columns(values, [1.0 for _ in shares])
@@ -96,13 +102,14 @@ def gradients(
     )  # in float32: a sum over many blocks in bfloat16 would be rounded in each
     blocks = _blocks((rows, row_gradients, row_sums), (columns, column_values, column_sums, value_sums))
     for weights, scores, (query, row, query_sum), (key, value, key_sum, value_sum) in blocks:
-        torch.bmm(query, key.mT, out=weights).exp_()
+        torch.baddbmm(weights, query, key.mT, beta=0, alpha=scale, out=weights).exp_()
         _add_product(value_sum, row.mT, weights)
         torch.bmm(row, value.mT, out=scores).mul_(weights)
         _add_product(key_sum, query.mT, scores)
         query_sum.copy_(torch.bmm(scores, key))  # not by `out`, slow where heads are not side by side
     by_keys, by_values = (
-        x[:, :width].mT.unflatten(0, heads).to(queries.dtype).contiguous() for x in (column_sums, value_sums)
+        x[:, :width].mT.unflatten(0, heads).to(queries.dtype).contiguous()
+        for x in (column_sums.mul_(scale), value_sums)
     )
     return row_sums[..., :width].mul(scale).unflatten(0, heads), by_keys, by_values
 

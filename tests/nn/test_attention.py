@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mmdiffusion.nn import attention
 from mmdiffusion.nn.attention import LONG, CrossAttention, KeysValues, SelfAttention, attend, normalise
 from mmdiffusion.nn.positions import rotary_angles
 
@@ -42,6 +43,56 @@ def test_attention_is_its_formula_at_any_length_width_and_precision(width, dtype
     for one, other in zip(found, wanted, strict=True):
         assert one.dtype == dtype
         torch.testing.assert_close(one.double(), other, atol=tolerance * other.abs().max().item(), rtol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("length", [16, LONG])
+def test_what_is_masked_is_not_seen(length, dtype):
+    queries, keys, values = (normal(seed, 1, n, 2, 8).to(dtype) for seed, n in ((0, length), (1, 6), (2, 6)))
+    mask = torch.tensor([[True, False, True, True, False, False]])
+    expected = attend(queries, keys[:, mask[0]], values[:, mask[0]])
+    torch.testing.assert_close(attend(queries, keys, values, mask), expected, atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "length", "way"),
+    [
+        (torch.float32, 15, LONG, "blocks"),
+        (torch.float32, 16, LONG, "fused"),
+        (torch.float32, 15, LONG - 1, "fused"),
+        (torch.bfloat16, 12, LONG, "blocks"),
+        (torch.bfloat16, 64, LONG, "blocks"),
+        (torch.bfloat16, 12, LONG - 1, "products"),
+        (torch.bfloat16, 64, LONG - 1, "products"),
+        (torch.float16, 8, LONG, "fused"),
+        (torch.float64, 4, LONG, "fused"),
+    ],
+)
+def test_each_precision_length_and_width_goes_its_way(monkeypatch, dtype, width, length, way):
+    ways = {
+        "blocks": (attention, "blockwise_attention"),
+        "fused": (F, "scaled_dot_product_attention"),
+        "products": (attention, "attend_by_products"),
+    }
+    gone = []
+    for name, (module, function) in ways.items():
+        kept = getattr(module, function)
+        monkeypatch.setattr(module, function, lambda *given, n=name, f=kept: (gone.append(n), f(*given))[1])
+    attend(*(normal(seed, 1, length, 1, width).to(dtype) for seed in range(3)))
+    assert gone == [way]
+
+
+@pytest.mark.parametrize("width", [8, 32])
+def test_without_keys_there_is_nothing_to_mix(width):
+    queries, nothing = normal(0, 1, LONG, 2, width), normal(1, 1, 0, 2, width)
+    assert not attend(queries, nothing, nothing).any()
+
+
+@pytest.mark.parametrize("width", [8, 32])
+def test_autocast_brings_precisions_together(width):
+    queries, keys, values = (normal(seed, 1, LONG, 2, width) for seed in range(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attend(queries, keys, values.bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("width", [12, 32])

@@ -53,6 +53,45 @@ def test_in_bfloat16_it_is_about_as_exact_as_plain_products(monkeypatch, num_wei
         assert (mine - truth).norm() <= 2 * (other - truth).norm()
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_scores_are_no_less_exact_than_in_the_kernel_of_pytorch(dtype, masked):
+    leaves = [(x * size).to(dtype) for x, size in zip(inputs(length=64, num_keys=96, width=12), (9, 9, 1), strict=True)]
+    leaves = [x.detach().requires_grad_() for x in leaves]
+    mask = (torch.arange(96) % 3 > 0).expand(2, -1) if masked else None
+    allowed = None if mask is None else mask[:, None, None]
+    exact = [x.detach().double().requires_grad_() for x in leaves]
+    assert (exact[0] @ exact[1].mT / 12**0.5).max() > 100
+    expected = with_gradients(F.scaled_dot_product_attention(*exact, allowed), exact)
+    fused = with_gradients(F.scaled_dot_product_attention(*leaves, allowed), leaves)
+    mine = with_gradients(blockwise_attention(*leaves, mask), leaves)
+    for found, other, truth in zip(mine, fused, expected, strict=True):
+        assert (found - truth).norm() <= 2 * (other - truth).norm()
+
+
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["queries", "keys", "values"])
+def test_channels_may_lie_apart(which):
+    leaves = [x.detach() for x in inputs(torch.float32)]
+    expected = blockwise_attention(*leaves)
+    leaves[which] = leaves[which].mT.contiguous().mT
+    torch.testing.assert_close(blockwise_attention(*leaves), expected)
+
+
+def test_a_block_has_no_more_weights_than_it_may(monkeypatch):
+    sizes, whole = [], torch.baddbmm
+
+    def baddbmm(room, *factors, **options):
+        sizes.append(room.numel())
+        return whole(room, *factors, **options)
+
+    monkeypatch.setattr(torch, "baddbmm", baddbmm)
+    monkeypatch.setitem(blockwise.WEIGHTS, torch.float32, 2 * 7)
+    leaves = inputs(torch.float32)
+    with_gradients(blockwise_attention(*leaves), leaves)
+    assert max(sizes) <= 2 * 7 * torch.get_num_threads()
+    assert sum(sizes) == 2 * 3 * 4 * 7
+
+
 def test_what_torch_compile_is_told_of_the_operator_is_true():
     leaves = [x.detach().requires_grad_() for x in inputs(torch.float32)]
     mixed, log_totals = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*leaves)

@@ -6,8 +6,9 @@ import sys
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's `mallopt` (malloc.h)."""
 NEVER = -1
-LARGEST = 2**30
-"""Bytes from which a tensor still has pages of its own, which go back to the system with it."""
+LARGEST = (2**30, 2**25)
+"""Bytes from which a tensor still has pages of its own, which go back to the system with it. An older glibc takes no
+more than the second, which it would come to by itself."""
 
 
 def keep_freed_memory() -> bool:
@@ -23,4 +24,6 @@ def keep_freed_memory() -> bool:
     if sys.platform != "linux":
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and bool(mallopt(TRIM_THRESHOLD, NEVER) and mallopt(MMAP_THRESHOLD, LARGEST))
+    if mallopt is None or not any(mallopt(MMAP_THRESHOLD, size) for size in LARGEST):
+        return False  # the other by itself would leave the threshold where it starts, which is slower than nothing
+    return bool(mallopt(TRIM_THRESHOLD, NEVER))

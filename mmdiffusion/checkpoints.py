@@ -35,10 +35,13 @@ def checkpoint_of(path: str | Path) -> Path:
     """The file to read, for the folder of a run or an export, or for that file.
 
     Raises:
-        ValueError: if all checkpoints of a run are damaged.
+        ValueError: if all checkpoints of a run are damaged, or the file has tensors that differ from what was written.
     """
     path = Path(path)
     if not path.is_dir():
+        problem = damage(path) if zipfile.is_zipfile(path) else None
+        if problem is not None:
+            raise ValueError(f"checkpoint {path} is damaged: {problem}; expected a whole one")
         return path
     is_export = any((path / name).is_file() for name in (METHOD, WEIGHTS)) or bool(pickles(path))
     return path / METHOD if is_export else newest_whole(path) or path / CHECKPOINT

@@ -17,7 +17,7 @@ import mmdiffusion.diffusion
 import mmdiffusion.methods
 import mmdiffusion.metrics
 import mmdiffusion.nn
-from mmdiffusion.checkpoints import CONFIG
+from mmdiffusion.checkpoints import CONFIG, checkpoint_of
 from mmdiffusion.experiment import COMMANDS, MMDiffusionCLI, PrepareCLI
 from mmdiffusion.export import export
 from mmdiffusion.messages import clear_message, failure
@@ -27,6 +27,7 @@ from mmdiffusion.runs import (
     checkpoint_to_go_on_from,
     existing_run,
     new_run,
+    settings_of,
 )
 from mmdiffusion.signals import EXIT_STATUS, Stopped
 from mmdiffusion.usage import USAGE
@@ -37,27 +38,27 @@ OTHERS = ("prepare", *HANDED_ON)
 """Commands that have no trainer."""
 
 
-def split_folder(args: list[str], option: str = "--run") -> tuple[str | None, list[str]]:
+def split_path(args: list[str], option: str = "--run") -> tuple[str | None, list[str]]:
     """Take `--run FOLDER` (or `--run=FOLDER`) out of the arguments.
 
     Args:
         args: The arguments.
-        option: Which option names the folder.
+        option: Which option names the path.
 
     Raises:
-        ValueError: if the folder is missing.
+        ValueError: if the path is missing.
     """
-    folder, rest, words = None, [], iter(args)
+    path, rest, words = None, [], iter(args)
     for word in words:
         if word == option:
-            folder = next(words, None)
-            if folder is None:
-                raise ValueError(f"{option} is empty: expected a folder")
+            path = next(words, None)
+            if path is None:
+                raise ValueError(f"{option} is empty: expected a path")
         elif word.startswith(f"{option}="):
-            folder = word.removeprefix(f"{option}=")
+            path = word.removeprefix(f"{option}=")
         else:
             rest.append(word)
-    return folder, rest
+    return path, rest
 
 
 def first_config(args: list[str]) -> str | None:
@@ -65,8 +66,9 @@ def first_config(args: list[str]) -> str | None:
     for word, following in pairwise([*args, ""]):
         if word in ("-c", "--config"):
             return following
-        if word.startswith("--config="):
-            return word.removeprefix("--config=")
+        for start in ("--config=", "-c"):
+            if word.startswith(start):
+                return word.removeprefix(start).removeprefix("=")
     return None
 
 
@@ -79,7 +81,7 @@ def execute(args: list[str]) -> None:
     Raises:
         ValueError: for a mistake in them.
     """
-    run, rest = split_folder(args)
+    run, rest = split_path(args)
     command, rest = (rest[0], rest[1:]) if rest else ("", [])
     if command not in (*OTHERS, *COMMANDS):
         known = ", ".join((*OTHERS, *COMMANDS))
@@ -100,11 +102,12 @@ def execute(args: list[str]) -> None:
     if command in HANDED_ON:
         hand_on(command, run, rest)
         return
+    other, rest = split_path(rest, "--ckpt_path")
     folder, checkpoint = existing_run(run)
-    given = ["--config", str(folder / CONFIG)]
-    if not any(word.startswith("--ckpt_path") for word in rest):
-        given += ["--ckpt_path", str(checkpoint)]
-    MMDiffusionCLI(folder, [command, *given, *rest])
+    if other == "null":
+        raise ValueError(f"--ckpt_path is null: expected a checkpoint, {command} needs trained weights; leave it out")
+    checkpoint = checkpoint if other is None else checkpoint_of(other)
+    MMDiffusionCLI(folder, [command, "--config", str(folder / CONFIG), "--ckpt_path", str(checkpoint), *rest])
 
 
 def hand_on(command: str, run: str, args: list[str]) -> None:
@@ -118,7 +121,7 @@ def hand_on(command: str, run: str, args: list[str]) -> None:
     Raises:
         ValueError: for a mistake in them.
     """
-    to, rest = split_folder(args, "--to")
+    to, rest = split_path(args, "--to")
     if rest:
         raise ValueError(f"{command} has no option {rest[0]}: expected --run and --to, and no other")
     rank_zero_info(f"{command}: {HANDED_ON[command](run, to)}")
@@ -141,9 +144,18 @@ def fit(run: str | None, rest: list[str]) -> None:
         )
     if begun and not config:
         rest = ["--config", str(begun / CONFIG), *rest]
-    if begun and not any(word.startswith("--ckpt_path") for word in rest):
-        checkpoint = checkpoint_to_go_on_from(begun)
-        rest = rest if checkpoint is None else [*rest, "--ckpt_path", str(checkpoint)]
+    other, rest = split_path(rest, "--ckpt_path")
+    checkpoint = None if other in (None, "null") else checkpoint_of(other)
+    if begun:
+        settings_of(begun)
+        own = checkpoint_to_go_on_from(begun)
+        if other is not None and checkpoint != own:
+            raise ValueError(
+                f"--ckpt_path is {other}: --run {begun} goes on from its own {own or 'beginning'}, and a run is never "
+                "overwritten; leave it out, or give another folder"
+            )
+        checkpoint = own
+    rest = rest if checkpoint is None else [*rest, "--ckpt_path", str(checkpoint)]
     folder = begun or new_run(run, config)
     sys.argv[1:] = ["fit", "--run", str(folder), *rest]  # processes that Lightning launches are given these
     MMDiffusionCLI(folder, ["fit", *rest], goes_on=begun is not None)
@@ -163,11 +175,15 @@ def main() -> None:
             return  # one process says so: launchers take a second for a crash, and kill the first
         sys.stderr.write(f"mmdiffusion: {stop}\n")
         sys.exit(EXIT_STATUS)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        path = error.filename2 or error.filename
+        sys.stderr.write(f"mmdiffusion: error: {path} cannot be used: {error.strerror}; give another path\n")
+        sys.exit(2)
     except (RuntimeError, OSError) as error:
         message = failure(str(error))
         if message is None:
             raise
-        folder = split_folder(sys.argv)[0] or "FOLDER"
+        folder = split_path(sys.argv)[0] or "FOLDER"
         sys.stderr.write(f"mmdiffusion: error: {message}. `mmdiffusion fit --run {folder}` goes on\n")
         sys.exit(1)
 

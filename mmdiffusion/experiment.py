@@ -17,7 +17,6 @@ from mmdiffusion.callbacks.progress import StepProgress
 from mmdiffusion.callbacks.record import RunConfig, RunLogger
 from mmdiffusion.callbacks.start import StartFrom
 from mmdiffusion.changes import check_changes
-from mmdiffusion.checkpoints import CONFIG
 from mmdiffusion.data.base import DataModule
 from mmdiffusion.data.prepared import Prepared
 from mmdiffusion.data.recipe import Cache
@@ -28,6 +27,7 @@ from mmdiffusion.runs import (
     check_checkpoint,
     check_unfinished,
     listed,
+    settings_of,
 )
 from mmdiffusion.types import DataSpec
 
@@ -86,7 +86,7 @@ class MMDiffusionCLI(LightningCLI):
             self.first_step = contents["global_step"]
 
     def _compare(self) -> None:
-        before = yaml.safe_load((self.run_folder / CONFIG).read_text())
+        before = settings_of(self.run_folder)
         assert self.subcommand is not None
         text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
         for change in check_changes(str(self.run_folder), before, yaml.safe_load(text)):

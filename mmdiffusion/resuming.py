@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning import Trainer
 
-from mmdiffusion.checkpoints import CHECKPOINT, PREVIOUS
+from mmdiffusion.checkpoints import CHECKPOINT, PREVIOUS, damage
 
 PART = ".part"
 """Ending of a file that is being written."""
@@ -71,9 +71,12 @@ def _flush_names(folder: Path) -> None:
 
 
 def set_aside(folder: Path) -> None:
-    """Rename a damaged last checkpoint, so that it never takes the place of the whole one before it."""
+    """Rename a damaged last checkpoint, so that it never takes the place of the whole one before it.
+
+    It is read once more: where it was missing a moment ago, another process may have written it since.
+    """
     last = folder / CHECKPOINT
-    if last.is_file():
+    if last.is_file() and damage(last) is not None:
         last.replace(last.with_name(last.name + DAMAGED))
 
 

@@ -101,6 +101,27 @@ def check_unfinished(folder: Path, checkpoint: dict[str, Any], max_steps: int, m
         )
 
 
+def settings_of(folder: Path) -> dict[str, Any]:
+    """Settings of a run.
+
+    Args:
+        folder: The run.
+
+    Raises:
+        ValueError: if its file of settings holds something else.
+    """
+    path = folder / CONFIG
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} cannot be read: {error}; expected the settings that `mmdiffusion fit` wrote"
+        ) from error
+    if not isinstance(found, dict) or not {"trainer", "model", "data"} <= found.keys():
+        raise ValueError(f"{path} has no trainer, model and data: expected the settings that `mmdiffusion fit` wrote")
+    return found
+
+
 def existing_run(run: str) -> tuple[Path, Path]:
     """A folder that a run has written, and the checkpoint to read there.
 
@@ -115,6 +136,7 @@ def existing_run(run: str) -> tuple[Path, Path]:
             f"--run is {run}: expected the folder of a finished run, but {path / (CHECKPOINT if is_run else CONFIG)} "
             "is missing; make one with `mmdiffusion fit -c CONFIG --run FOLDER`"
         )
+    settings_of(path)
     return path, checkpoint
 
 
@@ -175,7 +197,7 @@ def import_own(folder: Path) -> None:
     Raises:
         ValueError: if a module cannot be imported.
     """
-    for name in list(unknown(yaml.safe_load((folder / CONFIG).read_text())["model"])):
+    for name in list(unknown(settings_of(folder)["model"])):
         try:
             import_module(name.rpartition(".")[0])
         except ImportError as error:

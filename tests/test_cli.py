@@ -10,7 +10,7 @@ import torch
 import yaml
 from PIL import Image
 
-from mmdiffusion.cli import first_config, split_folder
+from mmdiffusion.cli import first_config, split_path
 from mmdiffusion.experiment import MMDiffusionCLI
 from mmdiffusion.runs import experiment_name, new_run
 from tests.helpers import assert_clear, command, fit_run
@@ -155,11 +155,12 @@ def test_an_empty_folder_may_become_a_run(tmp_path):
 
 
 def test_words_of_the_command_line():
-    assert split_folder(["fit", "--run", "a", "-c", "b"]) == ("a", ["fit", "-c", "b"])
-    assert split_folder(["fit", "--run=a"]) == ("a", ["fit"])
-    assert split_folder(["fit"]) == (None, ["fit"])
+    assert split_path(["fit", "--run", "a", "-c", "b"]) == ("a", ["fit", "-c", "b"])
+    assert split_path(["fit", "--run=a"]) == ("a", ["fit"])
+    assert split_path(["fit"]) == (None, ["fit"])
     assert first_config(["-c", "a.yaml", "--config", "b.yaml"]) == "a.yaml"
     assert first_config(["--x", "1", "--config=b.yaml"]) == "b.yaml"
+    assert first_config(["-ca.yaml", "-c", "b.yaml"]) == first_config(["-c=a.yaml"]) == "a.yaml"
     assert first_config(["--x", "1"]) is None
     assert first_config([]) is None
     assert experiment_name("configs/mt_diffusion/digits.yaml") == "mt_diffusion/digits"

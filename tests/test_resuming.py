@@ -112,6 +112,13 @@ def test_a_damaged_one_never_replaces_a_whole_one(run):
     assert (step(folder / "last.ckpt"), step(folder / "previous.ckpt")) == (3, 1)
 
 
+def test_a_whole_one_is_not_set_aside(run):
+    """Another process may have put it there since it was found missing."""
+    before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    set_aside(run)
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
 def test_a_crash_between_the_two_names_leaves_the_one_before(run, caplog):
     (run / "checkpoints" / "last.ckpt").unlink()
     path = newest_whole(run)

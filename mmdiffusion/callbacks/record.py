@@ -86,26 +86,45 @@ def write_text(path: Path, text: str) -> None:
 class Curve(ExperimentWriter):
     """`metrics.csv`: what an earlier part of the training has logged stays, up to where this one goes on.
 
+    The rest goes when something is logged, not before: until then another process may be training there.
+
     Args:
         folder: The run.
         first_step: Optimizer steps taken before.
+
+    Raises:
+        ValueError: if the file that is there has no steps.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
         super().__init__(log_dir=str(folder))
-        path = folder / self.NAME_METRICS_FILE
-        if not path.is_file():
-            return
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows = [row for row in reader if is_before(row, first_step)]
-            self.metrics_keys = list(reader.fieldnames or [])
-        part = path.with_name(path.name + PART)
+        self.path, self.first_step = folder / self.NAME_METRICS_FILE, first_step
+        self.is_begun = not self.path.is_file()
+        if not self.is_begun and "step" not in self._read()[0]:
+            raise ValueError(f"{self.path} has no column step: expected the curve of this run; move the file elsewhere")
+
+    def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
+        """Log a row, before the first of which those of steps that are made again are taken out."""
+        if not self.is_begun:
+            self._go_on()
+        super().log_metrics(metrics_dict, step)
+
+    def _go_on(self) -> None:
+        self.is_begun = True
+        self.metrics_keys, rows = self._read()
+        part = self.path.with_name(self.path.name + PART)
         with part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.metrics_keys)
             writer.writeheader()
-            writer.writerows(rows)
-        part.replace(path)
+            writer.writerows(row for row in rows if is_before(row, self.first_step))
+        part.replace(self.path)
+
+    def _read(self) -> tuple[list[str], list[dict[str, Any]]]:
+        """Names of the columns, and rows."""
+        with self.path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            return list(reader.fieldnames or []), rows
 
     def _check_log_dir_exists(self) -> None:
         """Nothing: Lightning's would delete what is there."""

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mmdiffusion import __version__
 from mmdiffusion.callbacks.table import Measured, in_words, protocol, read_figures, shared
 from mmdiffusion.codecs.frozen import FrozenNetwork
 from mmdiffusion.methods.base import Method
-from mmdiffusion.runs import CONFIG, listed
+from mmdiffusion.runs import listed, settings_of
 
 CARD = """\
 ---
@@ -67,7 +65,7 @@ def model_card(run: Path, method: Method, contents: dict[str, Any]) -> str:
         contents: Its checkpoint.
     """
     kind, spec = type(method), contents["hyper_parameters"]["spec"]
-    config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    config = settings_of(run)
     given = conditions(config, method)
     condition = ", ".join(f'"{name}": {name}' for name in given)
     return CARD.format(

@@ -33,5 +33,19 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path):
     whole = path.read_text()
     for cut in ("2.0", whole.splitlines()[-1][:1]):
         path.write_text(whole + cut)
-        RunLogger(tmp_path, 3).experiment.save()
-        assert [row[0] for row in rows(tmp_path)] == [0, 1, 2]
+        again = RunLogger(tmp_path, 3)
+        again.log_metrics({"train/loss": 3.0}, 3)
+        again.save()
+        assert [row[0] for row in rows(tmp_path)] == [0, 1, 2, 3]
+
+
+def test_nothing_is_taken_out_before_something_is_logged(tmp_path):
+    """Another process may be training there, and this one be refused."""
+    logger = RunLogger(tmp_path, 0)
+    for step in range(3):
+        logger.log_metrics({"train/loss": float(step)}, step)
+    logger.save()
+    again = RunLogger(tmp_path, 1)
+    assert again.experiment is again.experiment
+    again.save()
+    assert [row[0] for row in rows(tmp_path)] == [0, 1, 2]

@@ -39,12 +39,24 @@ def checkpoint_of(path: str | Path) -> Path:
     """
     path = Path(path)
     if not path.is_dir():
-        problem = damage(path) if zipfile.is_zipfile(path) else None
-        if problem is not None:
-            raise ValueError(f"checkpoint {path} is damaged: {problem}; expected a whole one")
+        check_sums(path)
         return path
     is_export = any((path / name).is_file() for name in (METHOD, WEIGHTS)) or bool(pickles(path))
     return path / METHOD if is_export else newest_whole(path) or path / CHECKPOINT
+
+
+def check_sums(checkpoint: Path) -> None:
+    """Check that a checkpoint holds what was written; what is no archive is for whoever reads it to refuse.
+
+    Raises:
+        ValueError: naming the part that differs.
+    """
+    try:
+        wrong = differing(checkpoint)
+    except Exception:
+        return
+    if wrong is not None:
+        raise ValueError(f"checkpoint {checkpoint} is damaged: {wrong} differs from what was written")
 
 
 def pickles(folder: Path) -> list[Path]:
@@ -84,15 +96,24 @@ def _warn(note: str) -> None:
     _log.warning(note)
 
 
-def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint file: `None` when every byte is as it was written.
+def differing(checkpoint: Path) -> str | None:
+    """Name of a part of a checkpoint that differs from what was written.
 
     Args:
         checkpoint: The file; PyTorch writes an archive with a check sum for each tensor, and does not look at them.
     """
+    with zipfile.ZipFile(checkpoint) as archive:
+        return archive.testzip()
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint file: `None` when every byte is as it was written.
+
+    Args:
+        checkpoint: The file.
+    """
     try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            wrong = archive.testzip()
+        wrong = differing(checkpoint)
         if wrong is not None:
             return f"{wrong} differs from what was written"
         torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)  # its reader is stricter with names

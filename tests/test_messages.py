@@ -71,12 +71,23 @@ def test_a_full_disk_is_named_wherever_it_is_found(monkeypatch, number):
     assert err.endswith("make some. `mmdiffusion fit --run runs/a` goes on\n")
 
 
-def test_another_error_of_the_system_keeps_its_traceback(monkeypatch):
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.EEXIST])
+def test_a_path_that_cannot_be_used_is_named(monkeypatch, number):
     def wrong(args):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "metrics.csv")
+        raise OSError(number, os.strerror(number), "metrics.csv")
 
     monkeypatch.setattr(cli, "execute", wrong)
-    with pytest.raises(PermissionError):
+    status, _, err = command("fit")
+    assert status == 2
+    assert err == f"mmdiffusion: error: metrics.csv cannot be used: {os.strerror(number)}; give another path\n"
+
+
+def test_another_error_of_the_system_keeps_its_traceback(monkeypatch):
+    def wrong(args):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "metrics.csv")
+
+    monkeypatch.setattr(cli, "execute", wrong)
+    with pytest.raises(OSError, match=r"Input/output error"):
         command("fit")
 
 

@@ -30,6 +30,7 @@ def export(run: str, to: str | None = None) -> Path:
     """
     source, checkpoint = existing_run(run)
     folder = source / "export" if to is None else Path(to)
+    folder = folder.resolve() if folder.is_symlink() else folder  # a link cannot be replaced by a folder
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ValueError(f"--to is {folder}: it exists, and an export is never overwritten; give another folder")
     import_own(source)

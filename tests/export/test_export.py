@@ -224,6 +224,15 @@ def test_a_mistake_is_one_message(folder, tmp_path, words, expected):
     assert all(part in error for part in expected), error
 
 
+def test_a_link_to_an_empty_folder_stays_one(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    status, _, error = command("export", "--run", folder / "digits", "--to", tmp_path / "link")
+    assert status == 0, error
+    assert (tmp_path / "elsewhere" / "model.safetensors").is_file()
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_an_interrupted_export_leaves_no_folder(folder, tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt

@@ -149,7 +149,7 @@ def fit(run: str | None, rest: list[str]) -> None:
     if begun:
         settings_of(begun)
         own = checkpoint_to_go_on_from(begun)
-        if other is not None and checkpoint != own:
+        if other is not None and (checkpoint and checkpoint.resolve()) != (own and own.resolve()):
             raise ValueError(
                 f"--ckpt_path is {other}: --run {begun} goes on from its own {own or 'beginning'}, and a run is never "
                 "overwritten; leave it out, or give another folder"

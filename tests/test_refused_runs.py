@@ -68,8 +68,9 @@ def test_the_checkpoint_of_another_where_a_run_is(run, finished):
     assert_refused(run, "fit", "--run", run, f"--ckpt_path={other}", *MORE, said=said)
 
 
-def test_its_own_checkpoint_may_be_named(run):
-    status, _, error = command("fit", "--run", run, "--ckpt_path", run / "checkpoints" / "last.ckpt", *MORE)
+def test_its_own_checkpoint_may_be_named(run, monkeypatch):
+    monkeypatch.chdir(run.parent)
+    status, _, error = command("fit", "--run", run.name, "--ckpt_path", run / "checkpoints" / "last.ckpt", *MORE)
     assert status == 0, error
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
 

@@ -177,6 +177,8 @@ def main() -> None:
         sys.exit(EXIT_STATUS)
     except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         path = error.filename2 or error.filename
+        if path is None:
+            raise
         sys.stderr.write(f"mmdiffusion: error: {path} cannot be used: {error.strerror}; give another path\n")
         sys.exit(2)
     except (RuntimeError, OSError) as error:

@@ -82,12 +82,15 @@ def test_a_path_that_cannot_be_used_is_named(monkeypatch, number):
     assert err == f"mmdiffusion: error: metrics.csv cannot be used: {os.strerror(number)}; give another path\n"
 
 
-def test_another_error_of_the_system_keeps_its_traceback(monkeypatch):
+@pytest.mark.parametrize("given", [(errno.EIO, "metrics.csv"), (errno.EPERM, None)], ids=["another", "no path"])
+def test_another_error_of_the_system_keeps_its_traceback(monkeypatch, given):
+    number, path = given
+
     def wrong(args):
-        raise OSError(errno.EIO, os.strerror(errno.EIO), "metrics.csv")
+        raise OSError(number, os.strerror(number), path)
 
     monkeypatch.setattr(cli, "execute", wrong)
-    with pytest.raises(OSError, match=r"Input/output error"):
+    with pytest.raises(OSError, match=os.strerror(number)):
         command("fit")
 
 

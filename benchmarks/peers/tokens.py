@@ -6,6 +6,8 @@ transformer of its VQ-Diffusion, whose package has no loss: it is given the cros
 
 import subprocess
 import sys
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +27,9 @@ NUM_WARM_STEPS = 2
 """Steps before memory is read: the first makes the optimizer's averages, the second lives beside them."""
 
 
-def ours(precision: torch.dtype) -> Step:
-    """Our step, the contrastive term over ten negatives included."""
-    return contrastive_step([Contrast(IntraNegatives(10), flavour="step")], precision)
-
-
-def selective(precision: torch.dtype) -> Step:
-    """Our step where what is cheap is made again on the way back."""
-    contrasts = [Contrast(IntraNegatives(10), flavour="step")]
-    return contrastive_step(contrasts, precision, gradient_checkpointing="selective")
+def ours(precision: torch.dtype, **settings: Any) -> Step:
+    """Our step, the contrastive term over ten negatives included; further settings are the denoiser's."""
+    return contrastive_step([Contrast(IntraNegatives(10), flavour="step")], precision, **settings)
 
 
 def diffusers(precision: torch.dtype) -> Step:
@@ -63,7 +59,7 @@ def diffusers(precision: torch.dtype) -> Step:
     return training_step(model, loss, precision)
 
 
-BUILDERS = {"ours": ours, "selective": selective, "diffusers": diffusers}
+BUILDERS = {"ours": ours, "selective": partial(ours, gradient_checkpointing="selective"), "diffusers": diffusers}
 OURS = {"ours": "", "selective": ", selective checkpointing"}
 """What our settings are called in the table."""
 

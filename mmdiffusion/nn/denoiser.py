@@ -74,7 +74,8 @@ class Denoiser(nn.Module):
             sines and cosines.
         gradient_checkpointing: With `true` training keeps the input of each block alone and runs the block again on the
             way back: much less memory, about a third more time. With `selective` it makes again what is cheap, such as
-            normalised tokens: a third less memory for a few percent of time. Gradients are the same to the bit.
+            normalised tokens: a quarter to two fifths less is kept, for a few percent of time. Gradients are the same
+            to the bit.
     """
 
     def __init__(

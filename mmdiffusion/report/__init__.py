@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch.cli import instantiate_module
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -18,7 +17,7 @@ from mmdiffusion.report.film import Film, film
 from mmdiffusion.report.page import write_page
 from mmdiffusion.report.samples import grids
 from mmdiffusion.report.sounds import clips
-from mmdiffusion.runs import CONFIG, existing_run, import_own, listed, load_method
+from mmdiffusion.runs import CONFIG, existing_run, import_own, listed, load_method, settings_of
 
 NUM_FILMS = 2
 """Kinds of samples that are filmed."""
@@ -47,8 +46,7 @@ def report(run: str, to: str | None = None) -> Path:
         raise ValueError(f"--to is {path}: it is a folder, expected a file such as {path / 'report.html'}")
     if path.exists() and path.suffix not in (".html", ".htm"):
         raise ValueError(f"--to is {path}: it exists and is no page; expected a new file, or an .html file to replace")
-    text = (folder / CONFIG).read_text(encoding="utf-8")
-    config = yaml.safe_load(text)
+    config = settings_of(folder)
     import_own(folder)
     method, data = load_method(checkpoint), build_data(config)
     missing: list[str] = []
@@ -62,7 +60,7 @@ def report(run: str, to: str | None = None) -> Path:
         "measured": read_figures(folder),
         "charts": charts(folder / "metrics.csv"),
         "missing": missing,
-        "config": text,
+        "config": (folder / CONFIG).read_text(encoding="utf-8"),
         "version": __version__,
     }
     write_page(path, content)
